@@ -1,0 +1,3 @@
+"""UTGRec: transferable generative recommendation."""
+
+__version__ = "0.1.0"

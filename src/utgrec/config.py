@@ -1,0 +1,75 @@
+"""Configurations are frozen dataclasses; this file turns them into JSON and back, and checks them.
+
+A configuration class validates itself in `__post_init__` with `require`. `to_dict` and `from_dict`
+are inverses; a key that the class does not have is an error, never ignored.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any, TypeVar
+
+from utgrec.errors import BadConfig
+
+T = TypeVar("T")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise BadConfig with `message` unless `condition` holds."""
+    if not condition:
+        raise BadConfig(message)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A nested dictionary of JSON values, one key per field."""
+    return dict(_plain(config))
+
+
+def from_dict(cls: type[T], values: dict[str, Any]) -> T:
+    """Build a configuration (and those nested in it) from what `to_dict` gave.
+
+    Raises:
+        BadConfig: an unknown key, a missing one, or a value outside its range.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    require(
+        not unknown,
+        f"{cls.__name__} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}",
+    )
+    arguments = {name: _typed(hints[name], value) for name, value in values.items()}
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise BadConfig(f"{cls.__name__}: {error}") from error
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 (hex) of a JSON value; the same for the same content whatever the key order."""
+    text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        return None if value is None else _typed(options[0], value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_dict(typing.cast(type, hint), value)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_typed(typing.get_args(hint)[0], entry) for entry in value)
+    return value

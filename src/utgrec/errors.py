@@ -1,0 +1,75 @@
+"""Every error that the library raises on purpose.
+
+UTGRecError
+├── InputError             what the caller gave cannot be used
+│   ├── BadTable           a table: missing column, bad row, broken encoding
+│   ├── BadImage           a picture: unreadable, too many pixels, outside its folder
+│   ├── EmptyDomain        nothing left after the filters
+│   ├── UnknownItem        an item id that the catalogue does not hold
+│   └── BadConfig          a setting outside its range, or one that does not exist
+├── StorageError           a folder that cannot be used
+│   ├── MissingStage       no finished stage there (no manifest)
+│   ├── FormatVersionError written by another format version
+│   ├── SettingsMismatch   finished, but with other settings or from other input
+│   └── CorruptFile        a file is not the one its manifest names
+├── TrainingError          training cannot go on (a loss that is not finite)
+└── MissingDependency      an optional package is needed; the message names its pip line
+
+A message names the value received, the rule, and the next step.
+"""
+
+
+class UTGRecError(Exception):
+    """The base of every error that UTGRec raises on purpose."""
+
+
+class InputError(UTGRecError):
+    """What the caller gave cannot be used."""
+
+
+class BadTable(InputError):
+    """A table has a missing column, a bad row or a broken encoding."""
+
+
+class BadImage(InputError):
+    """A picture is unreadable, too large, or outside its folder."""
+
+
+class EmptyDomain(InputError):
+    """Nothing is left after the filters."""
+
+
+class UnknownItem(InputError):
+    """The catalogue does not hold this item id."""
+
+
+class BadConfig(InputError):
+    """A setting is outside its range, or does not exist."""
+
+
+class StorageError(UTGRecError):
+    """A folder cannot be used."""
+
+
+class MissingStage(StorageError):
+    """There is no finished stage in this folder."""
+
+
+class FormatVersionError(StorageError):
+    """The folder was written by another format version."""
+
+
+class SettingsMismatch(StorageError):
+    """The folder was made with other settings or from other input."""
+
+
+class CorruptFile(StorageError):
+    """A file is not the one that its manifest names."""
+
+
+class TrainingError(UTGRecError):
+    """Training cannot go on."""
+
+
+class MissingDependency(UTGRecError):
+    """An optional package is needed."""

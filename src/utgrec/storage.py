@@ -1,0 +1,194 @@
+"""Folders that are either whole or absent: temporary names, renames, and a manifest written last.
+
+A *stage* is a folder that one step of the pipeline writes. Its `manifest.json` names the stage, the
+configuration, the hashes of what it read and of what it wrote. A folder without a manifest counts as
+absent. The manifest's `measured` part (wall time, memory) is the only thing that differs between
+two runs with the same settings.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import utgrec
+from utgrec.config import fingerprint
+from utgrec.errors import CorruptFile, FormatVersionError, MissingStage, StorageError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a finished stage says about itself."""
+
+    stage: str
+    """Name of the stage: domain, tokenizer, codes, recommender, evaluation."""
+    config: dict[str, Any]
+    """The full configuration that made it."""
+    inputs: dict[str, str]
+    """Name of each input → its fingerprint."""
+    files: dict[str, str]
+    """Relative path of each file written → SHA-256 (hex)."""
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Small results that others read without opening the files: counts, chosen settings."""
+    measured: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Wall time (s) and peak memory (MiB): differ from run to run, not part of the fingerprint."""
+    package_version: str = ""
+    """Version of UTGRec that wrote it."""
+    format_version: int = FORMAT_VERSION
+    """Version of the folder's layout."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the content: what later stages record as their input."""
+        return fingerprint({"stage": self.stage, "files": self.files})
+
+    @property
+    def recipe_fingerprint(self) -> str:
+        """Identifies what the content was made from: configuration and inputs."""
+        return recipe_fingerprint(self.stage, self.config, self.inputs)
+
+
+def recipe_fingerprint(stage: str, config: Any, inputs: dict[str, str]) -> str:
+    """What a stage would be made from; equal fingerprints mean the finished stage can be reused."""
+    return fingerprint({"stage": stage, "config": config, "inputs": inputs})
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it into place."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with open(partial, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON (UTF-8, indented, keys in the given order) atomically. NaN is refused."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a broken one is a CorruptFile error that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptFile(f"{path} is not valid JSON ({error}); make this folder again") from error
+
+
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A temporary folder beside `final`, renamed to it when the block ends without an error.
+
+    An existing `final` is replaced. Leftovers of killed runs for the same folder are removed.
+    """
+    final = Path(os.path.abspath(final))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for stale in final.parent.glob(f".{final.name}.*.partial"):
+        shutil.rmtree(stale, ignore_errors=True)
+    partial = final.parent / f".{final.name}.{os.getpid()}.partial"
+    partial.mkdir()
+    try:
+        yield partial
+        replaced = final.parent / f".{final.name}.{os.getpid()}.replaced.partial"
+        if final.exists():
+            os.replace(final, replaced)
+        os.replace(partial, final)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    stage: str,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    facts: dict[str, Any] | None = None,
+    measured: dict[str, float] | None = None,
+    name: str = MANIFEST,
+) -> Manifest:
+    """Hash every file in `folder` and write the manifest, last and atomically."""
+    files = {
+        path.relative_to(folder).as_posix(): hash_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".") and path != folder / name
+    }
+    manifest = Manifest(
+        stage=stage,
+        config=config,
+        inputs=inputs,
+        files=files,
+        facts=facts or {},
+        measured=measured or {},
+        package_version=utgrec.__version__,
+    )
+    write_json(folder / name, dataclasses.asdict(manifest))
+    return manifest
+
+
+def read_manifest(folder: Path, stage: str, name: str = MANIFEST) -> Manifest:
+    """The manifest of a finished stage.
+
+    Raises:
+        MissingStage: no such folder, or it was never finished.
+        FormatVersionError: written by another version of the layout.
+        StorageError: the folder holds another kind of stage.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise MissingStage(
+            f"{folder} holds no finished {stage} ({name} is missing); "
+            "check the path, or run the command that makes it"
+        )
+    values = read_json(path)
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{folder} has format version {version!r}, this UTGRec reads version {FORMAT_VERSION}; "
+            "make the folder again, or install the UTGRec version that wrote it "
+            f"({values.get('package_version', 'unknown') if isinstance(values, dict) else 'unknown'})"
+        )
+    if values.get("stage") != stage:
+        raise StorageError(f"{folder} holds a {values.get('stage')!r}, not a {stage!r}")
+    try:
+        return Manifest(**values)
+    except TypeError as error:
+        raise CorruptFile(f"{path} is not a manifest ({error}); make this folder again") from error
+
+
+def find_manifest(folder: Path, stage: str, name: str = MANIFEST) -> Manifest | None:
+    """Like `read_manifest`, but None when the stage was never finished."""
+    try:
+        return read_manifest(folder, stage, name)
+    except MissingStage:
+        return None
+
+
+def check_file(folder: Path, manifest: Manifest, relative: str) -> Path:
+    """The path of a file that the manifest names, after checking its hash.
+
+    Raises:
+        CorruptFile: missing, or not the bytes that were written.
+    """
+    path = folder / relative
+    if not path.is_file():
+        raise CorruptFile(f"{path} is missing; make this folder again")
+    if hash_file(path) != manifest.files.get(relative):
+        raise CorruptFile(f"{path} is not the file its manifest names; make this folder again")
+    return path
