@@ -1,8 +1,8 @@
 """Items, catalogues and domains: plain data, and the domain folder they live in.
 
 A domain folder holds `items.parquet` (row number = item index), `users.parquet` (row number = user
-index), `interactions.parquet` (user, item, timestamp; sorted by user, time, source order), `images/`
-and, written last, `domain.json`.
+index), `interactions.parquet` (user, item, timestamp; sorted by user, time, source order),
+`images/` and, written last, `domain.json`.
 """
 
 import dataclasses

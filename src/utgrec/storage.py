@@ -1,8 +1,8 @@
 """Folders that are either whole or absent: temporary names, renames, and a manifest written last.
 
-A *stage* is a folder that one step of the pipeline writes. Its `manifest.json` names the stage, the
-configuration, the hashes of what it read and of what it wrote. A folder without a manifest counts as
-absent. The manifest's `measured` part (wall time, memory) is the only thing that differs between
+A *stage* is a folder that one step of the pipeline writes. Its `manifest.json` names the stage,
+the configuration, the hashes of what it read and of what it wrote. A folder without a manifest
+counts as absent. The manifest's `measured` part (wall time, memory) is the only thing that differs between
 two runs with the same settings.
 """
 
@@ -157,12 +157,14 @@ def read_manifest(folder: Path, stage: str, name: str = MANIFEST) -> Manifest:
             "check the path, or run the command that makes it"
         )
     values = read_json(path)
-    version = values.get("format_version") if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        raise CorruptFile(f"{path} is not a manifest; make this folder again")
+    version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise FormatVersionError(
             f"{folder} has format version {version!r}, this UTGRec reads version {FORMAT_VERSION}; "
             "make the folder again, or install the UTGRec version that wrote it "
-            f"({values.get('package_version', 'unknown') if isinstance(values, dict) else 'unknown'})"
+            f"({values.get('package_version', 'unknown')})"
         )
     if values.get("stage") != stage:
         raise StorageError(f"{folder} holds a {values.get('stage')!r}, not a {stage!r}")
