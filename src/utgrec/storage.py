@@ -2,12 +2,13 @@
 
 A *stage* is a folder that one step of the pipeline writes. Its `manifest.json` names the stage,
 the configuration, the hashes of what it read and of what it wrote. A folder without a manifest
-counts as absent. The manifest's `measured` part (wall time, memory) is the only thing that differs between
+counts as absent. Its `measured` part (wall time, memory) is the only thing that differs between
 two runs with the same settings.
 """
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -94,21 +95,25 @@ def read_json(path: Path) -> Any:
 def new_folder(final: Path) -> Iterator[Path]:
     """A temporary folder beside `final`, renamed to it when the block ends without an error.
 
-    An existing `final` is replaced. Leftovers of killed runs for the same folder are removed.
+    An existing `final` is replaced. What a killed run left behind is tidied up first: its partial
+    folder is removed, and a folder that it had just moved aside is put back.
     """
     final = Path(os.path.abspath(final))
     final.parent.mkdir(parents=True, exist_ok=True)
-    for stale in final.parent.glob(f".{final.name}.*.partial"):
+    aside = final.parent / f".{final.name}.replaced"
+    if aside.exists() and not final.exists():
+        os.replace(aside, final)
+    shutil.rmtree(aside, ignore_errors=True)
+    for stale in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
         shutil.rmtree(stale, ignore_errors=True)
     partial = final.parent / f".{final.name}.{os.getpid()}.partial"
     partial.mkdir()
     try:
         yield partial
-        replaced = final.parent / f".{final.name}.{os.getpid()}.replaced.partial"
         if final.exists():
-            os.replace(final, replaced)
+            os.replace(final, aside)
         os.replace(partial, final)
-        shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,5 +1,6 @@
 """Which items directly precede or follow one another in training histories."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,4 +56,20 @@ def find_neighbours(split: Split, item_count: int) -> Neighbours:
         offsets=graph.indptr.astype(np.int64),
         items=graph.indices.astype(np.int32),
         counts=graph.data.astype(np.int32),
+    )
+
+
+def join(graphs: Sequence[Neighbours]) -> Neighbours:
+    """One graph over the items of several domains, one domain after the other."""
+    items, offsets = [], [np.zeros(1, dtype=np.int64)]
+    before = pairs = 0
+    for graph in graphs:
+        items.append(graph.items + np.int32(before))
+        offsets.append(graph.offsets[1:] + pairs)
+        before += len(graph.offsets) - 1
+        pairs += len(graph.items)
+    return Neighbours(
+        offsets=np.concatenate(offsets),
+        items=np.concatenate(items),
+        counts=np.concatenate([graph.counts for graph in graphs]),
     )

@@ -1,0 +1,20 @@
+"""From a model's probabilities to items: beam search that can only reach the catalogue."""
+
+from utgrec.decoding.beam import BeamModel, BeamSearch, Hits, Step
+from utgrec.decoding.exact import exact_scores
+from utgrec.decoding.filters import AllowedItems, Exclusions
+from utgrec.decoding.t5 import LeanT5, T5State
+from utgrec.decoding.trie import CodeTrie
+
+__all__ = [
+    "AllowedItems",
+    "BeamModel",
+    "BeamSearch",
+    "CodeTrie",
+    "Exclusions",
+    "Hits",
+    "LeanT5",
+    "Step",
+    "T5State",
+    "exact_scores",
+]

@@ -1,0 +1,234 @@
+"""Read a table of items: ids, cleaned texts, the sentence, attributes, and where pictures are."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from utgrec.catalog import CORE_COLUMNS
+from utgrec.data.columns import ITEM_ROLES, find_columns
+from utgrec.data.images import is_url, pictures_by_id
+from utgrec.data.rejects import Rejects
+from utgrec.data.sentence import clean_list, render_sentence
+from utgrec.data.table import Table, read_table
+from utgrec.data.values import (
+    Column,
+    id_text,
+    is_reading_matter,
+    read_column,
+    read_list,
+    read_price,
+    read_text,
+)
+from utgrec.errors import BadTable
+
+SENTENCE_ROLES = ("title", "brand", "features", "categories", "description")
+
+
+class Items(NamedTuple):
+    """N items in source order."""
+
+    ids: list[str]  # (N,)
+    rows: npt.NDArray[np.int64]  # (N,), where they stand in the file
+    titles: list[str | None]  # (N,)
+    texts: list[str]  # (N,)
+    attributes: dict[str, pa.Array]  # each (N,)
+    pictures: list[str | None]  # (N,), paths relative to the source folder
+    facts: dict[str, Any]
+
+    def table(self, chosen: npt.NDArray[np.integer], images: Sequence[str | None]) -> pa.Table:
+        """The items table of a domain for the chosen indices, with their stored pictures."""
+        core = pa.table(
+            {
+                "item_id": pa.array(self.ids, pa.string()).take(chosen),
+                "title": pa.array(self.titles, pa.string()).take(chosen),
+                "text": pa.array(self.texts, pa.string()).take(chosen),
+                "image": pa.array(images, pa.string()),
+            }
+        )
+        for name, column in self.attributes.items():
+            core = core.append_column(name, column.take(chosen))
+        return core
+
+
+def read_items(
+    path: Path,
+    rejects: Rejects,
+    *,
+    columns: Mapping[str, str],
+    text_columns: Sequence[str] | None = None,
+    skip_columns: Sequence[str] = (),
+    picture_root: Path | None = None,
+) -> Items:
+    """Read and clean a table of items; missing and repeated ids go to `rejects`.
+
+    Pictures are looked for below `picture_root` (the folder of the table if it is None).
+
+    Raises:
+        BadTable: no item id column, or a named column is not there.
+    """
+    table = read_table(path, rejects)
+    seen = list(table.columns)
+    told = {role: name for role, name in columns.items() if role in ITEM_ROLES}
+    roles = find_columns(path.name, seen, ITEM_ROLES, told, required=["item_id"])
+    unknown = [name for name in (*(text_columns or ()), *skip_columns) if name not in seen]
+    if unknown:
+        raise BadTable(
+            f"{path.name} has no column {', '.join(unknown)} (options.text_columns, "
+            f"options.skip_columns); its columns are {', '.join(seen)}"
+        )
+    chosen, ids = _usable(path.name, table, roles["item_id"], rejects)
+
+    def values(name: str) -> list[Any]:
+        column = table.values(name)
+        return [column[place] for place in chosen]
+
+    parts: dict[str, Sequence[str | Sequence[str] | None]] = {}
+    for role in SENTENCE_ROLES:
+        if role in roles and roles[role] not in skip_columns:
+            as_list = role in ("categories", "features")
+            read = values(roles[role])
+            parts[role] = read_list(read) if as_list else read_text(read)
+    if "features" in parts:
+        # A feature is a whole sentence: it is not split at bars, only lists are lists.
+        parts["features"] = _features(values(roles["features"]))
+
+    used = set(roles.values())
+    others = {
+        name: read_column(values(name))
+        for name in seen
+        if name not in used and name not in skip_columns
+    }
+    whole = "text" in roles and ("text" in told or not parts)
+    texts = read_text(values(roles["text"])) if "text" in roles else None
+    further = _further(others, text_columns, set(parts))
+    if texts is not None and whole:
+        pieces: dict[str, Sequence[Any]] = {"text": texts}
+        sentences = [text or "" for text in texts]
+    else:
+        pieces = {**parts, **({} if texts is None else {"text": texts}), **further}
+        rows = zip(*pieces.values(), strict=True) if pieces else ([] for _ in ids)
+        sentences = [render_sentence(list(row)) for row in rows]
+    attributes, unread = _attributes(roles, parts, others, values)
+    pictures, addresses, found_in = _pictures(picture_root or path.parent, roles, ids, values)
+    if any(addresses):
+        attributes["image_url"] = pa.array(addresses, pa.string())
+    return Items(
+        ids=ids,
+        rows=table.rows[chosen],
+        titles=[title or None for title in parts.get("title", [None] * len(ids))],  # type: ignore[misc]
+        texts=sentences,
+        attributes=attributes,
+        pictures=pictures,
+        facts={
+            "columns": roles,
+            "sentence": [name for name, values_of in pieces.items() if any(values_of)],
+            "attributes": list(attributes),
+            "empty_columns": [name for name, column in others.items() if column.kind == "empty"],
+            "pictures": found_in,
+            "unreadable_prices": unread,
+        },
+    )
+
+
+def _usable(
+    file: str, table: Table, id_column: str, rejects: Rejects
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Places and ids of the rows that have an id of their own; the first of equal ids stays."""
+    chosen: list[int] = []
+    first_row: dict[str, int] = {}
+    for place, value in enumerate(table.values(id_column)):
+        row = int(table.rows[place])
+        item_id = id_text(value)
+        if item_id is None:
+            detail = "" if value is None else f"{value!r} cannot be an id"
+            rejects.add(file, row, "missing item id", detail=detail)
+        elif item_id in first_row:
+            detail = f"first seen at row {first_row[item_id]}"
+            rejects.add(file, row, "duplicate item id", item_id=item_id, detail=detail)
+        else:
+            first_row[item_id] = row
+            chosen.append(place)
+    return np.array(chosen, dtype=np.int64), list(first_row)
+
+
+def _features(values: list[Any]) -> list[list[str] | None]:
+    column = read_column(values)
+    if column.kind == "list":
+        return column.values
+    return [clean_list([text]) if text else None for text in read_text(values)]
+
+
+def _further(
+    others: Mapping[str, Column], text_columns: Sequence[str] | None, taken: set[str]
+) -> dict[str, list[Any]]:
+    if text_columns is None:
+        return {
+            name: column.values
+            for name, column in others.items()
+            if is_reading_matter(name, column)
+        }
+    return {
+        name: others[name].values if others[name].kind == "list" else read_text(others[name].values)
+        for name in text_columns
+        if name in others
+    }
+
+
+def _attributes(
+    roles: Mapping[str, str],
+    parts: Mapping[str, Sequence[Any]],
+    others: Mapping[str, Column],
+    values: Any,
+) -> tuple[dict[str, pa.Array], int]:
+    """Columns for filters and display; columns without any value are left out."""
+    attributes: dict[str, pa.Array] = {}
+    unread = 0
+    for role, name in (("brand", "brand"), ("categories", "category")):
+        if any(parts.get(role, ())):
+            kind = pa.string() if role == "brand" else pa.list_(pa.string())
+            attributes[name] = pa.array(parts[role], kind)
+    if "price" in roles:
+        raw = values(roles["price"])
+        prices = [read_price(value) for value in raw]
+        given = read_column(raw).values
+        unread = sum(1 for v, p in zip(given, prices, strict=True) if v is not None and p is None)
+        if any(price is not None for price in prices):
+            attributes["price"] = pa.array(prices, pa.float64())
+    for name, column in others.items():
+        if column.kind != "empty":
+            clash = name in CORE_COLUMNS or name in attributes or name == "image_url"
+            attributes[f"{name}_source" if clash else name] = column.arrow()
+    return attributes, unread
+
+
+def _pictures(
+    folder: Path, roles: Mapping[str, str], ids: list[str], values: Any
+) -> tuple[list[str | None], list[str | None], str]:
+    """Local paths, web addresses, and where they were found."""
+    if "image" in roles:
+        named = [_first_name(value) for value in values(roles["image"])]
+        if any(named):
+            return (
+                [None if name is None or is_url(name) else name for name in named],
+                [name if name is not None and is_url(name) else None for name in named],
+                f"column {roles['image']}",
+            )
+    found = pictures_by_id(folder / "images", ids)
+    return found, [None] * len(ids), "folder images" if any(found) else "none"
+
+
+def _first_name(value: Any) -> str | None:
+    """A path or address; of a list the first, of an object the usual size."""
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        value = read_column([value]).values[0]
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, dict):
+        value = next(
+            (value[key] for key in ("large", "hi_res", "url", "thumb") if value.get(key)), None
+        )
+    return (value.strip() or None) if isinstance(value, str) else None

@@ -1,0 +1,99 @@
+"""Rows that cannot be used: collected with their reason, then reported as an error or set aside."""
+
+from typing import Any, Literal
+
+import polars as pl
+
+from utgrec.errors import InputError
+
+BadRows = Literal["error", "reject"]
+
+SCHEMA = pl.Schema(
+    {
+        "file": pl.String,
+        "row": pl.Int64,
+        "reason": pl.String,
+        "item_id": pl.String,
+        "user_id": pl.String,
+        "detail": pl.String,
+    }
+)
+
+
+class Rejects:
+    """All bad rows of one import.
+
+    A row is a line number in text files (the header of a CSV file is line 1) and a row number,
+    counted from 1, in Parquet files.
+    """
+
+    def __init__(self, bad_rows: BadRows) -> None:
+        self.bad_rows = bad_rows
+        self._frames: list[pl.DataFrame] = []
+        self._entries: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        file: str,
+        row: int,
+        reason: str,
+        *,
+        item_id: str | None = None,
+        user_id: str | None = None,
+        detail: str = "",
+    ) -> None:
+        """Note one bad row."""
+        entry = {"file": file, "row": row, "reason": reason, "detail": _storable(detail)}
+        entry |= {"item_id": _storable(item_id), "user_id": _storable(user_id)}
+        self._entries.append(entry)
+
+    def add_frame(self, frame: pl.DataFrame) -> None:
+        """Note many bad rows; `frame` has the columns of SCHEMA."""
+        self._flush()
+        if frame.height:
+            self._frames.append(frame.select(list(SCHEMA)).cast(SCHEMA))
+
+    def table(self) -> pl.DataFrame:
+        """All rows noted so far, in the order they were noted."""
+        self._flush()
+        return pl.concat(self._frames) if self._frames else pl.DataFrame(schema=SCHEMA)
+
+    def counts(self) -> dict[str, int]:
+        """Rows per reason, in alphabetical order."""
+        counted = self.table().group_by("reason").len().sort("reason")
+        return dict(zip(counted["reason"].to_list(), counted["len"].to_list(), strict=True))
+
+    def settle(self, error: type[InputError]) -> None:
+        """End of one step: with bad_rows="error", anything noted so far stops the import.
+
+        Raises:
+            InputError: of the class `error`; names the first bad row and counts all of them.
+        """
+        table = self.table()
+        if self.bad_rows == "reject" or not table.height:
+            return
+        first = table.row(0, named=True)
+        who = [f"{name[:-3]} {first[name]!r}" for name in ("item_id", "user_id") if first[name]]
+        counts = ", ".join(f"{reason}: {count}" for reason, count in self.counts().items())
+        raise error(
+            f"{place(first['file'], first['row'])}: {first['reason']}"
+            + (f" ({', '.join(who)})" if who else "")
+            + (f": {first['detail']}" if first["detail"] else "")
+            + f". Rows that cannot be used: {table.height} ({counts}). "
+            "Correct them, or set them aside with --bad-rows reject (options.bad_rows)"
+        )
+
+    def _flush(self) -> None:
+        if self._entries:
+            self._frames.append(pl.DataFrame(self._entries, schema=SCHEMA))
+            self._entries = []
+
+
+def place(file: str, row: int) -> str:
+    """Where a row is, in words."""
+    return f"{file}, {'row' if file.lower().endswith('.parquet') else 'line'} {row}"
+
+
+def _storable(text: str | None) -> str | None:
+    """Text without the lone surrogates that UTF-8 cannot hold, cut to what a person reads."""
+    return None if text is None else text[:500].encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,313 @@
+"""Find and read the plain tables of a shop: CSV, TSV, JSON lines and Parquet, also gzipped.
+
+CSV and TSV values are text, exactly as written: an item called 007 stays 007. Column types are
+decided later, from the values of a whole column.
+"""
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from utgrec.data.rejects import Rejects
+from utgrec.errors import BadTable
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+}
+SEPARATORS = {"csv": ",", "tsv": "\t"}
+
+# Names of files without suffix, most telling group first; "meta" also stands for meta_Books.
+ITEM_NAMES = (
+    ("items", "item", "catalog", "catalogue"),
+    ("products", "product", "articles", "movies", "books", "games", "songs", "goods"),
+    ("meta", "metadata"),
+)
+INTERACTION_NAMES = (
+    ("interactions", "interaction"),
+    ("events", "ratings", "reviews", "transactions", "orders", "clicks", "purchases", "logs"),
+)
+
+# JSON keys are collected from this many objects when only some columns are read.
+PEEK = 1000
+
+
+class Table(NamedTuple):
+    """Columns of equal length; values are text (CSV, TSV) or whatever type the file has."""
+
+    rows: npt.NDArray[np.int64]  # (n,), line number, or row number counted from 1 (Parquet)
+    columns: dict[str, pl.Series | list[Any]]
+
+    def values(self, name: str) -> list[Any]:
+        """One column as Python values."""
+        column = self.columns[name]
+        return column.to_list() if isinstance(column, pl.Series) else column
+
+
+def find_table(folder: Path, names: Sequence[Sequence[str]], told: str | None, what: str) -> Path:
+    """The table of items or interactions in a source folder.
+
+    `told` is a file name relative to the folder; without it the file is found by its usual names.
+
+    Raises:
+        BadTable: no such file, or more than one fits.
+    """
+    if told:
+        path = folder / told
+        if not path.is_file():
+            raise BadTable(f"{path} is no file; check --{what}-file (options.{what}_file)")
+        _format_of(path)
+        return path
+    tables = sorted(
+        path for path in folder.iterdir() if path.is_file() and _kind(path.name) is not None
+    )
+    for group in names:
+        found = [path for path in tables if _stem(path.name) in group]
+        if not found and "meta" in group:
+            found = [path for path in tables if _stem(path.name).startswith("meta_")]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ", ".join(path.name for path in found)
+            raise BadTable(
+                f"{folder} has more than one table of {what}: {listed}; "
+                f"say which with --{what}-file NAME (options.{what}_file)"
+            )
+    listed = ", ".join(path.name for path in tables) or "no table at all"
+    raise BadTable(
+        f"{folder} has no table of {what} under a usual name ({names[0][0]}.csv, .tsv, .jsonl, "
+        f".parquet, also .gz); it has {listed}. "
+        f"Say which it is with --{what}-file NAME (options.{what}_file)"
+    )
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a table, in its order; for JSON lines those of its first 1,000 objects.
+
+    Raises:
+        BadTable: the file cannot be read, is empty, or names a column twice.
+    """
+    kind = _format_of(path)
+    if kind == "parquet":
+        return list(_parquet(path, lambda: pl.read_parquet_schema(path)))
+    if kind == "jsonl":
+        objects = (value for _, value, _ in _json_lines(path) if value is not None)
+        names: dict[str, None] = {}
+        for value in itertools.islice(objects, PEEK):
+            names.update(dict.fromkeys(value))
+        return list(names)
+    return _header(path, kind)
+
+
+def read_table(path: Path, rejects: Rejects, columns: Sequence[str] | None = None) -> Table:
+    """Read a table, or some of its columns; rows that cannot be parsed go to `rejects`.
+
+    Raises:
+        BadTable: the file as a whole cannot be read.
+    """
+    kind = _format_of(path)
+    if kind == "parquet":
+        chosen = list(columns) if columns is not None else None
+        frame = _parquet(path, lambda: pl.read_parquet(path, columns=chosen))
+        return Table(
+            np.arange(1, frame.height + 1, dtype=np.int64),
+            {name: frame[name] for name in frame.columns},
+        )
+    if kind == "jsonl":
+        return _read_json(path, rejects, columns)
+    return _read_plain_csv(path, kind, columns) or _read_any_csv(path, kind, rejects, columns)
+
+
+def _read_json(path: Path, rejects: Rejects, columns: Sequence[str] | None) -> Table:
+    rows: list[int] = []
+    objects: list[dict[str, Any]] = []
+    for line, value, problem in _json_lines(path):
+        if value is None:
+            reason, detail = problem
+            rejects.add(path.name, line, reason, detail=detail)
+            continue
+        rows.append(line)
+        objects.append(value if columns is None else {name: value.get(name) for name in columns})
+    names = (
+        list(columns) if columns is not None else list(dict.fromkeys(k for o in objects for k in o))
+    )
+    return Table(
+        np.array(rows, dtype=np.int64),
+        {name: [value.get(name) for value in objects] for name in names},
+    )
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, tuple[str, str]]]:
+    """Every non-blank line: its number, its object, or None and (reason, detail)."""
+    for number, raw in enumerate(_lines(path), start=1):
+        if not raw.strip():
+            continue
+        if number == 1 and raw.lstrip().startswith(b"["):
+            raise BadTable(
+                f"{path.name} is one JSON array; write one object a line (JSON lines) instead"
+            )
+        try:
+            value = json.loads(raw.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            yield number, None, ("broken encoding", f"not UTF-8 ({error.reason})")
+        except (ValueError, RecursionError) as error:
+            yield number, None, ("broken row", f"not valid JSON ({error})")
+        else:
+            if isinstance(value, dict):
+                yield number, value, ("", "")
+            else:
+                yield number, None, ("broken row", f"a JSON {type(value).__name__}, not an object")
+
+
+def _read_plain_csv(path: Path, kind: str, columns: Sequence[str] | None) -> Table | None:
+    """The quick way, for files without quotes in which every line has all its fields."""
+    names = _header(path, kind)
+    with _open(path) as stream:
+        data = _unzipped(path, stream.read).removeprefix(b"\xef\xbb\xbf")
+    separator = SEPARATORS[kind]
+    lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    whole = data.count(separator.encode()) == lines * (len(names) - 1)
+    if b'"' in data or not whole or len(names) < 2 or data.count(b"\r") != data.count(b"\r\n"):
+        return None
+    try:
+        frame = pl.read_csv(
+            data, separator=separator, infer_schema=False, quote_char=None
+        ).fill_null("")
+    except pl.exceptions.PolarsError:
+        return None  # the slow way finds the line and says what is wrong with it
+    if frame.height != lines - 1:
+        return None
+    frame.columns = names
+    chosen = [name for name in names if name and (columns is None or name in columns)]
+    return Table(
+        np.arange(2, frame.height + 2, dtype=np.int64), {name: frame[name] for name in chosen}
+    )
+
+
+def _read_any_csv(path: Path, kind: str, rejects: Rejects, columns: Sequence[str] | None) -> Table:
+    """The careful way: quotes, line breaks in fields, and a reason for every row left out."""
+    names = _header(path, kind)
+    chosen = [name for name in names if name and (columns is None or name in columns)]
+    places = [names.index(name) for name in chosen]
+    rows: list[int] = []
+    values: list[list[str]] = [[] for _ in chosen]
+    with _open(path) as stream:
+        # Bytes that are not UTF-8 become lone surrogates, so that they stay within their row.
+        text = io.TextIOWrapper(
+            cast(BinaryIO, stream), encoding="utf-8-sig", errors="surrogateescape", newline=""
+        )
+        reader = csv.reader(text, delimiter=SEPARATORS[kind])
+        _unzipped(path, lambda: next(reader))
+        while True:
+            line = reader.line_num + 1
+            try:
+                fields = _unzipped(path, lambda: next(reader, None))
+            except csv.Error as error:
+                rejects.add(path.name, line, "broken row", detail=f"{error}; an unclosed quote?")
+                continue
+            if fields is None:
+                break
+            if not fields:
+                continue
+            if not "".join(fields).isascii() and _is_broken(fields):
+                rejects.add(path.name, line, "broken encoding", detail="not UTF-8")
+            elif len(fields) != len(names):
+                detail = f"{len(fields)} fields, the header has {len(names)}"
+                rejects.add(path.name, line, "broken row", detail=detail)
+            else:
+                rows.append(line)
+                for place, column in zip(places, values, strict=True):
+                    column.append(fields[place])
+    columns_read: dict[str, pl.Series | list[Any]] = {
+        name: pl.Series(name, column, dtype=pl.String)
+        for name, column in zip(chosen, values, strict=True)
+    }
+    return Table(np.array(rows, dtype=np.int64), columns_read)
+
+
+def _header(path: Path, kind: str) -> list[str]:
+    with _open(path) as stream:
+        first = _unzipped(path, stream.readline)
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise BadTable(f"{path.name} is UTF-16; save it as UTF-8")
+    try:
+        line = first.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadTable(
+            f"{path.name}, line 1: broken encoding, not UTF-8 ({error.reason}); save it as UTF-8"
+        ) from error
+    names = [name.strip() for name in next(csv.reader([line], delimiter=SEPARATORS[kind]), [])]
+    if not any(names):
+        raise BadTable(f"{path.name} has no header; its first line must name the columns")
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise BadTable(f"{path.name} names a column twice: {', '.join(twice)}; rename one of them")
+    return names
+
+
+def _is_broken(fields: list[str]) -> bool:
+    return any("\udc80" <= letter <= "\udcff" for field in fields for letter in field)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with _open(path) as stream:
+        first = True
+        while line := _unzipped(path, stream.readline):
+            yield line.removeprefix(b"\xef\xbb\xbf") if first else line
+            first = False
+
+
+def _open(path: Path) -> io.BufferedIOBase:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rb")
+    return open(path, "rb")
+
+
+def _unzipped(path: Path, read: Any) -> Any:
+    try:
+        return read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadTable(f"{path.name} is not a whole gzip file ({error}); copy it again") from error
+
+
+def _parquet(path: Path, read: Any) -> Any:
+    try:
+        return read()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BadTable(f"{path.name} is not a readable Parquet file ({error})") from error
+
+
+def _kind(name: str) -> str | None:
+    lower = name.lower()
+    plain = lower.removesuffix(".gz")
+    kind = FORMATS.get(os.path.splitext(plain)[1])
+    return None if kind == "parquet" and plain != lower else kind
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name.lower().removesuffix(".gz"))[0]
+
+
+def _format_of(path: Path) -> str:
+    kind = _kind(path.name)
+    if kind is None:
+        known = ", ".join(FORMATS)
+        raise BadTable(
+            f"{path.name}: no known table format; it must end in one of {known} (or .gz)"
+        )
+    return kind

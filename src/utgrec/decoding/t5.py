@@ -1,0 +1,233 @@
+"""A lean forward pass over a T5 model's weights, made for beam search.
+
+It computes what transformers' `T5ForConditionalGeneration` computes, with three savings: a history
+is encoded once and its cross-attention keys and values are shared by all beams of the user; the
+projections that read the same state are one matrix product; nothing is kept for gradients.
+
+Shapes: B users · S history tokens · W beams · T decoder steps so far · M model width · H heads ·
+    A width per head · F feed-forward width · V token ids.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from utgrec.decoding.beam import Step
+from utgrec.errors import InputError
+
+
+class T5State(NamedTuple):
+    """What the decoder remembers of B users."""
+
+    keys: tuple[Tensor, ...]  # per layer (B, H, A, S), cross-attention
+    values: tuple[Tensor, ...]  # per layer (B, H, S, A)
+    mask: Tensor  # (B, 1, 1, S), added to cross-attention scores
+    past: tuple[
+        tuple[Tensor, ...], ...
+    ]  # per layer T × (B, W or 1, 2HA), self-attention keys, values
+
+
+class _Block(NamedTuple):
+    """Weights of one layer. The scale of a norm is part of the matrix that reads it."""
+
+    attention: Tensor  # (3HA, M): queries, keys, values
+    output: Tensor  # (M, HA)
+    cross_query: Tensor | None  # (HA, M)
+    cross_output: Tensor | None  # (M, HA)
+    widen: Tensor  # (F, M)
+    narrow: Tensor  # (M, F)
+
+
+class LeanT5:
+    """A snapshot of a T5 model's weights; make it again after more training."""
+
+    def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
+        """Copy the weights of a transformers `T5ForConditionalGeneration`, on its device.
+
+        With `torch.bfloat16` the layers' matrix products and attention run in bfloat16; sums, norms
+        and the scores of tokens stay in float32.
+
+        Raises:
+            InputError: a feed-forward other than T5's own ReLU.
+        """
+        config = model.config
+        if config.feed_forward_proj != "relu":
+            raise InputError(
+                f"LeanT5 computes feed_forward_proj='relu', the model has "
+                f"{config.feed_forward_proj!r}; decode it with transformers' generate"
+            )
+        weights = {
+            name: tensor.detach().to(torch.float32, copy=True)
+            for name, tensor in model.state_dict().items()
+        }
+        self.dtype = dtype
+        self.device: torch.device = weights["shared.weight"].device
+        self._heads: int = config.num_heads
+        self._epsilon: float = config.layer_norm_epsilon
+        self._buckets: int = config.relative_attention_num_buckets
+        self._distance: int = config.relative_attention_max_distance
+        self._embedding = weights["shared.weight"]  # (V, M)
+        self._encoder = [self._block(weights, "encoder", i) for i in range(config.num_layers)]
+        self._decoder = [
+            self._block(weights, "decoder", i) for i in range(config.num_decoder_layers)
+        ]
+        # What the first layers make of a token is the same wherever it stands.
+        embedded = self._normed(self._embedding)  # (V, M)
+        self._encoder_first = F.linear(embedded, self._encoder[0].attention)  # (V, 3HA)
+        self._decoder_first = F.linear(embedded, self._decoder[0].attention)  # (V, 3HA)
+        bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        self._encoder_bias = weights[f"encoder.{bias}"]  # (buckets, H)
+        self._decoder_bias = weights[f"decoder.{bias}"]  # (buckets, H)
+        cross = [
+            weights[f"decoder.block.{i}.layer.1.EncDecAttention.{name}.weight"]
+            for i in range(config.num_decoder_layers)
+            for name in ("k", "v")
+        ]
+        memory_scale = weights["encoder.final_layer_norm.weight"]
+        self._memory = (torch.cat(cross) * memory_scale).to(dtype)  # (layers × 2HA, M)
+        head = weights["lm_head.weight"] * weights["decoder.final_layer_norm.weight"]
+        scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
+        self._head = head * scale  # (V, M), float32
+
+    @torch.inference_mode()
+    def start(self, input_ids: Tensor, attention_mask: Tensor) -> T5State:
+        """Encode histories. Shapes: input_ids (B, S), attention_mask (B, S), 1 = a token."""
+        length = input_ids.shape[1]
+        hidden = self._embedding[input_ids]  # (B, S, M), float32
+        mixed = self._encoder_first[input_ids]  # (B, S, 3HA)
+        mask = torch.zeros(attention_mask.shape, device=hidden.device)
+        mask.masked_fill_(attention_mask == 0, torch.finfo(mask.dtype).min)
+        mask = mask[:, None, None, :]  # (B, 1, 1, S)
+        steps = torch.arange(length, device=hidden.device)
+        bucket = self._bucket(steps[None, :] - steps[:, None], both_ways=True)  # (S, S)
+        bias = self._encoder_bias[bucket].permute(2, 0, 1) + mask  # (B, H, S, S)
+        for i, block in enumerate(self._encoder):
+            if i > 0:
+                mixed = F.linear(self._normed(hidden), block.attention)  # (B, S, 3HA)
+            query, key, value = self._split(mixed, 3)
+            hidden += F.linear(_attend(query, key.transpose(2, 3), value, bias), block.output)
+            hidden += self._feed_forward(hidden, block)
+        memory = F.linear(self._normed(hidden), self._memory)  # (B, S, layers × 2HA)
+        parts = self._split(memory, 2 * len(self._decoder))
+        return T5State(
+            keys=tuple(key.transpose(2, 3).contiguous() for key in parts[0::2]),
+            values=tuple(value.contiguous() for value in parts[1::2]),
+            mask=mask,
+            past=((),) * len(self._decoder),
+        )
+
+    @torch.inference_mode()
+    def step(
+        self,
+        state: T5State,
+        tokens: Tensor,
+        parents: Tensor,
+        first: int,
+        count: int,
+    ) -> Step[T5State]:
+        """See `BeamModel.step`."""
+        hidden = self._embedding[tokens]  # (B, W, M), float32
+        mixed = self._decoder_first[tokens]  # (B, W, 3HA)
+        length = len(state.past[0]) + 1
+        distance = torch.arange(1 - length, 1, device=hidden.device)
+        bias = self._decoder_bias[self._bucket(distance, both_ways=False)]  # (T, H)
+        past = []
+        for i, block in enumerate(self._decoder):
+            if i > 0:
+                mixed = F.linear(self._normed(hidden), block.attention)  # (B, W, 3HA)
+            width = mixed.shape[2] // 3
+            query, pair = mixed[:, :, :width], mixed[:, :, width:]
+            pairs = (*(_follow(earlier, parents) for earlier in state.past[i]), pair)
+            past.append(pairs)
+            hidden += F.linear(self._attend_self(query, pairs, bias), block.output)
+            assert block.cross_query is not None and block.cross_output is not None
+            (query,) = self._split(F.linear(self._normed(hidden), block.cross_query), 1)
+            cross = _attend(query, state.keys[i], state.values[i], state.mask)  # (B, W, HA)
+            hidden += F.linear(cross, block.cross_output)
+            hidden += self._feed_forward(hidden, block)
+        logits = F.linear(self._normed(hidden, torch.float32), self._head)  # (B, W, V)
+        log_probs = logits.log_softmax(dim=2)[:, :, first : first + count]
+        return Step(log_probs, state._replace(past=tuple(past)))
+
+    def _block(self, weights: dict[str, Tensor], stack: str, index: int) -> _Block:
+        prefix = f"{stack}.block.{index}.layer"
+        feed = 2 if stack == "decoder" else 1
+
+        def scaled(layer: int, *names: str) -> Tensor:
+            matrix = torch.cat([weights[f"{prefix}.{layer}.{name}.weight"] for name in names])
+            return (matrix * weights[f"{prefix}.{layer}.layer_norm.weight"]).to(self.dtype)
+
+        def plain(layer: int, name: str) -> Tensor:
+            return weights[f"{prefix}.{layer}.{name}.weight"].to(self.dtype)
+
+        decoder = stack == "decoder"
+        return _Block(
+            attention=scaled(0, *(f"SelfAttention.{name}" for name in "qkv")),
+            output=plain(0, "SelfAttention.o"),
+            cross_query=scaled(1, "EncDecAttention.q") if decoder else None,
+            cross_output=plain(1, "EncDecAttention.o") if decoder else None,
+            widen=scaled(feed, "DenseReluDense.wi"),
+            narrow=plain(feed, "DenseReluDense.wo"),
+        )
+
+    def _normed(self, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Divide by the root mean square, in float32. (…, M) → (…, M)"""
+        scale = torch.rsqrt(hidden.square().mean(dim=-1, keepdim=True) + self._epsilon)
+        return (hidden * scale).to(dtype or self.dtype)
+
+    def _feed_forward(self, hidden: Tensor, block: _Block) -> Tensor:
+        return F.linear(F.linear(self._normed(hidden), block.widen).relu_(), block.narrow)
+
+    def _split(self, mixed: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """Tell projections and heads apart. (B, X, parts × HA) → parts × (B, H, X, A)"""
+        batch, length, width = mixed.shape
+        heads = mixed.view(batch, length, parts, self._heads, width // parts // self._heads)
+        return heads.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _attend_self(self, query: Tensor, pairs: tuple[Tensor, ...], bias: Tensor) -> Tensor:
+        """Attention over the few steps so far, one by one, as a beam has its own keys.
+
+        Shapes: query (B, W, HA), pairs T × (B, W or 1, 2HA), bias (T, H) → (B, W, HA).
+        """
+        batch, beams, width = query.shape
+        shape = (self._heads, width // self._heads)
+        heads = query.view(batch, beams, *shape)
+        split = [pair.view(batch, -1, 2, *shape).unbind(2) for pair in pairs]
+        scores = torch.stack([(heads * key).sum(dim=-1) for key, _ in split], dim=-1)
+        shares = (scores + bias.T).softmax(dim=-1).to(query.dtype)  # (B, W, H, T)
+        mixed = shares[..., :1] * split[0][1]
+        for t, (_, value) in enumerate(split[1:], start=1):
+            mixed += shares[..., t : t + 1] * value
+        return mixed.view(batch, beams, width)
+
+    def _bucket(self, offset: Tensor, both_ways: bool) -> Tensor:
+        """T5's bucket of a relative position (key minus query): exact near, logarithmic far."""
+        count = self._buckets // 2 if both_ways else self._buckets
+        side = count * (offset > 0) if both_ways else torch.zeros_like(offset)
+        distance = offset.abs() if both_ways else (-offset).clamp(min=0)
+        exact = count // 2
+        ratio = (distance.clamp(min=1).float() / exact).log() / math.log(self._distance / exact)
+        far = (exact + (ratio * (count - exact)).long()).clamp(max=count - 1)
+        return side + torch.where(distance < exact, distance, far)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attention without a scale, as T5 has none.
+
+    Shapes: query (B, H, X, A), key (B, H, A, S), value (B, H, S, A), bias → (B, X, HA).
+    """
+    scores = (query @ key).float()  # (B, H, X, S); softmax is slower in bfloat16 than in float32
+    shares = scores.add_(bias).softmax(dim=-1).to(query.dtype)
+    return (shares @ value).transpose(1, 2).flatten(2)
+
+
+def _follow(earlier: Tensor, parents: Tensor) -> Tensor:
+    """Earlier keys and values of each beam's parent. (B, W', 2HA), (B, W) → (B, W or 1, 2HA)"""
+    batch, beams, width = earlier.shape
+    if beams == 1:
+        return earlier  # the start is the same for all beams
+    rows = parents + beams * torch.arange(batch, device=parents.device)[:, None]
+    return earlier.flatten(0, 1).index_select(0, rows.flatten()).view(batch, -1, width)

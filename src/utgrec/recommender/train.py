@@ -1,0 +1,174 @@
+"""The recommender stage: coded domains in, a trained recommender folder out."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from utgrec import storage
+from utgrec.catalog import Domain
+from utgrec.config import from_dict, require, to_dict
+from utgrec.data.split import leave_one_out
+from utgrec.errors import SettingsMismatch
+from utgrec.progress import Progress, silent
+from utgrec.recommender.histories import CodedDomain, PrefixBatches
+from utgrec.recommender.model import GenerativeRecommender, T5Sizes
+from utgrec.recommender.vocabulary import Vocabulary
+from utgrec.stages import StageResult, Workspace, run_stage
+from utgrec.tokenizer.codes import STAGE as CODES
+from utgrec.tokenizer.codes import CodedCatalog
+from utgrec.training.trainer import TrainerConfig, train, write_losses
+
+STAGE = "recommender"
+METRIC = "ndcg@10"
+
+# Given the model in training, its vocabulary and its domains: a function that measures METRIC.
+Validator = Callable[
+    [GenerativeRecommender, Vocabulary, Sequence[CodedDomain]], Callable[[], dict[str, float]]
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecommenderConfig:
+    """Everything that makes a recommender."""
+
+    sizes: T5Sizes
+    """The network."""
+    trainer: TrainerConfig
+    """How it is trained; a step is one batch."""
+    batch_size: int = 256
+    """Histories per batch."""
+    max_items: int = 20
+    """Newest items of a history that are read."""
+    temperature: float = 1.0
+    """Several domains are drawn by their number of samples to this power: 0 is equal shares."""
+    label_smoothing: float = 0.0
+    """Share of the target's probability spread over all tokens in training."""
+    domain_slots: int = 32
+    """Domains that one recommender can ever know."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
+        require(self.max_items >= 1, f"max_items must be at least 1, got {self.max_items}")
+        require(0 <= self.temperature <= 1, f"temperature is in [0, 1], got {self.temperature}")
+        require(
+            0 <= self.label_smoothing < 1,
+            f"label_smoothing is in [0, 1), got {self.label_smoothing}",
+        )
+
+
+def train_recommender(
+    domains: Sequence[Domain],
+    codes: Sequence[Path],
+    config: RecommenderConfig,
+    out: Path,
+    *,
+    validator: Validator,
+    progress: Progress = silent,
+) -> storage.Manifest:
+    """Train a recommender on the histories of several domains and write its folder.
+
+    Args:
+        codes: the codes stage of each domain, in the order of the domains.
+        validator: makes the function that measures NDCG@10 on validation items.
+
+    Raises:
+        SettingsMismatch: codes of another domain or other code settings, or `out` was made with
+            other settings.
+    """
+    require(len(domains) > 0, "a recommender needs at least one domain, got none")
+    manifests = [storage.read_manifest(folder, CODES) for folder in codes]
+    sizes = _common_sizes(domains, manifests)
+    inputs = {
+        f"codes {domain.name}": manifest.fingerprint
+        for domain, manifest in zip(domains, manifests, strict=True)
+    }
+    inputs |= {f"domain {domain.name}": domain.fingerprint for domain in domains}
+
+    def make(work: Workspace) -> StageResult:
+        from utgrec.tokenizer.codes import read_codes
+
+        vocabulary = Vocabulary(
+            root_size=sizes[0],
+            leaf_size=sizes[-1],
+            code_length=len(sizes),
+            domains=tuple(domain.name for domain in domains),
+            domain_slots=config.domain_slots,
+        )
+        coded = [
+            _coded(domain, read_codes(folder))
+            for domain, folder in zip(domains, codes, strict=True)
+        ]
+        batches = PrefixBatches(
+            coded,
+            vocabulary,
+            max_items=config.max_items,
+            batch_size=config.batch_size,
+            temperature=config.temperature,
+            seed=config.trainer.seed,
+        )
+        torch.manual_seed(config.trainer.seed)
+        model = GenerativeRecommender.create(config.sizes, vocabulary, config.label_smoothing)
+        trained = train(
+            model,
+            batch=batches,
+            config=config.trainer,
+            work=work.checkpoints,
+            inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), inputs)},
+            validate=validator(model, vocabulary, coded) if config.trainer.validate_every else None,
+            metric=METRIC,
+            progress=progress,
+            title="Training the recommender",
+        )
+        model.save(work.folder / "model")
+        storage.write_json(work.folder / "vocabulary.json", to_dict(vocabulary))
+        write_losses(work.folder / "losses.jsonl", trained)
+        facts = {
+            "domains": [domain.name for domain in domains],
+            "samples": batches.samples,
+            "best_step": trained.best_step,
+            "steps_done": trained.steps_done,
+            "epochs": round(trained.steps_done / batches.per_epoch, 2),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        }
+        return StageResult(facts, trained.earlier_s)
+
+    return run_stage(out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make)
+
+
+def read_recommender(folder: Path) -> tuple[GenerativeRecommender, Vocabulary, RecommenderConfig]:
+    """Open a finished recommender stage.
+
+    Raises:
+        MissingStage, FormatVersionError, CorruptFile: the folder cannot be used.
+    """
+    manifest = storage.read_manifest(folder, STAGE)
+    storage.check_file(folder, manifest, "model/model.safetensors")
+    values = storage.read_json(storage.check_file(folder, manifest, "vocabulary.json"))
+    vocabulary = from_dict(Vocabulary, values)
+    config = from_dict(RecommenderConfig, manifest.config)
+    return GenerativeRecommender.load(folder / "model"), vocabulary, config
+
+
+def _coded(domain: Domain, coded: CodedCatalog) -> CodedDomain:
+    return CodedDomain(domain.name, coded.codes, leave_one_out(domain))
+
+
+def _common_sizes(
+    domains: Sequence[Domain], manifests: Sequence[storage.Manifest]
+) -> tuple[int, ...]:
+    for domain, manifest in zip(domains, manifests, strict=True):
+        if manifest.inputs.get(f"domain {domain.name}") != domain.fingerprint:
+            raise SettingsMismatch(
+                f"the codes given for domain {domain.name!r} were made for another domain or "
+                f"another version of it; run `utgrec tokenizer assign` on {domain.folder}"
+            )
+    sizes = {tuple(manifest.facts["sizes"]) for manifest in manifests}
+    tokenizers = {manifest.inputs["tokenizer"] for manifest in manifests}
+    if len(sizes) != 1 or len(tokenizers) != 1:
+        raise SettingsMismatch(
+            f"the domains' codes come from {len(tokenizers)} tokenizers with code sizes "
+            f"{sorted(sizes)}; one recommender needs codes of one tokenizer: assign them again"
+        )
+    return sizes.pop()

@@ -1,0 +1,91 @@
+"""Run one stage of the pipeline: skip it when it is done, refuse to mix settings, measure it."""
+
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utgrec import storage
+from utgrec.errors import SettingsMismatch
+
+
+class Workspace(NamedTuple):
+    """Where a stage writes while it runs."""
+
+    folder: Path  # becomes the finished stage
+    checkpoints: Path  # survives interruptions, removed once the stage is finished
+
+
+class StageResult(NamedTuple):
+    """What a stage's function gives back."""
+
+    facts: dict[str, Any]  # small results for the manifest
+    earlier_s: float = 0.0  # seconds spent by interrupted attempts
+
+
+def run_stage(
+    out: Path,
+    *,
+    stage: str,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    make: Callable[[Workspace], StageResult],
+) -> storage.Manifest:
+    """Make the stage in `out` unless it is there already, made from the same things.
+
+    Raises:
+        SettingsMismatch: `out` holds this stage made with other settings or from other input.
+    """
+    found = storage.find_manifest(out, stage)
+    wanted = storage.recipe_fingerprint(stage, config, inputs)
+    if found is not None:
+        if found.recipe_fingerprint == wanted:
+            return found
+        raise SettingsMismatch(
+            f"{out} holds a {stage} {_difference(found, config, inputs)}; "
+            "choose another output folder, or remove this one to make it anew"
+        )
+    checkpoints = out.parent / f".{out.name}.work"
+    started = time.monotonic()
+    with storage.new_folder(out) as folder:
+        result = make(Workspace(folder, checkpoints))
+        manifest = storage.write_manifest(
+            folder,
+            stage=stage,
+            config=config,
+            inputs=inputs,
+            facts=result.facts,
+            measured={
+                "wall_s": round(result.earlier_s + time.monotonic() - started, 3),
+                "peak_memory_mib": round(peak_memory_mib(), 1),
+            },
+        )
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return manifest
+
+
+def peak_memory_mib() -> float:
+    """The most memory this process has held so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _difference(found: storage.Manifest, config: dict[str, Any], inputs: dict[str, str]) -> str:
+    if found.inputs != inputs:
+        changed = sorted(
+            name for name in {*found.inputs, *inputs} if found.inputs.get(name) != inputs.get(name)
+        )
+        return f"made from other input ({', '.join(changed)})"
+    changed = _changed_settings(found.config, config)
+    return f"made with other settings ({', '.join(changed)})"
+
+
+def _changed_settings(old: Any, new: Any, name: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted({*old, *new})
+            for line in _changed_settings(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if old == new else [f"{name}: {old!r} there, {new!r} asked"]

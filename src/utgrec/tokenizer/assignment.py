@@ -1,0 +1,149 @@
+"""Give every item of a catalogue a code tuple of its own.
+
+Items whose nearest codes agree up to the last position compete for the last code: they get the
+assignment with the smallest total squared distance over the whole leaf codebook. Where a prefix has
+more items than leaves, those that fit worst go on to their next nearest prefix. Nothing depends on
+the order of the items: ties are settled by item id.
+
+Shapes: N items · L codes per item · D code dimension · K entries of the last codebook.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import islice, product
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from utgrec.errors import InputError
+from utgrec.tokenizer.quantizer import TreeQuantizer, squared_distances, to_steps
+
+Codes = npt.NDArray[np.int16]
+CHUNK = 4096
+
+
+class Assignment(NamedTuple):
+    """Codes of N items, in the order of the items."""
+
+    codes: Codes  # (N, L), all rows different
+    nearest: Codes  # (N, L), before repair
+    conflict: npt.NDArray[np.bool_]  # (N,), whether repair moved the item
+    distance: npt.NDArray[np.float32]  # (N,), squared distances of its steps to its code vectors
+
+
+def assign_codes(
+    states: Tensor,
+    item_ids: Sequence[str],
+    quantizer: TreeQuantizer,
+    published: Codes | None = None,
+) -> Assignment:
+    """Unique codes for N items.
+
+    Args:
+        states: (N, L, D), float32.
+        item_ids: N distinct ids; they only settle ties.
+        published: (M, L), codes already given away; they stay where they are.
+
+    Raises:
+        InputError: there are more items than codes.
+    """
+    sizes = (quantizer.config.root_size, *[quantizer.config.leaf_size] * (states.shape[1] - 1))
+    taken_count = 0 if published is None else len(published)
+    if len(states) + taken_count > np.prod(sizes, dtype=object):
+        raise InputError(
+            f"{len(states) + taken_count} items do not fit into codes of sizes {sizes}; "
+            "train a tokenizer with larger codebooks or longer codes"
+        )
+    order = np.argsort(np.array(item_ids, dtype=object), kind="stable")
+    steps = to_steps(states.float())[torch.from_numpy(order)]  # (N, L, D)
+    with torch.no_grad():
+        books = [quantizer.root.vectors.float()] + [quantizer.leaf.vectors.float()] * (
+            states.shape[1] - 1
+        )
+        nearest = np.concatenate(
+            [quantizer.nearest(part).numpy() for part in torch.split(steps, CHUNK)]
+            or [np.zeros((0, len(books)), np.int64)]
+        )
+        codes = _Repair(steps, books, nearest, published).run()
+        vectors = torch.stack(
+            [book[torch.from_numpy(codes[:, level])] for level, book in enumerate(books)], dim=1
+        )
+        distance = (steps - vectors).square().sum(dim=(1, 2)).numpy()
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return Assignment(
+        codes=codes[back].astype(np.int16),
+        nearest=nearest[back].astype(np.int16),
+        conflict=(codes != nearest).any(axis=1)[back],
+        distance=distance[back].astype(np.float32),
+    )
+
+
+class _Repair:
+    """Moves items until no two share a code tuple. Items are in a canonical order here."""
+
+    def __init__(
+        self,
+        steps: Tensor,
+        books: list[Tensor],
+        nearest: npt.NDArray[np.int64],
+        published: Codes | None,
+    ) -> None:
+        self.steps = steps  # (N, L, D)
+        self.books = books
+        self.nearest = nearest  # (N, L)
+        self.occupied: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for row in () if published is None else published.tolist():
+            self.occupied[tuple(row[:-1])].append(row[-1])
+        self.alternatives: dict[int, Iterator[tuple[int, ...]]] = {}
+
+    def run(self) -> npt.NDArray[np.int64]:
+        """The repaired codes, (N, L)."""
+        codes = self.nearest.copy()
+        members: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for item, row in enumerate(self.nearest[:, :-1].tolist()):
+            members[tuple(row)].append(item)
+        dirty = sorted(members)
+        while dirty:
+            homeless: list[int] = []
+            for prefix in dirty:
+                placed, leaves, left = self._settle(prefix, sorted(members[prefix]))
+                codes[placed, :-1] = prefix
+                codes[placed, -1] = leaves
+                members[prefix] = placed
+                homeless += left
+            touched = set()
+            for item in sorted(homeless):
+                prefix = self._next_prefix(item)
+                members[prefix].append(item)
+                touched.add(prefix)
+            dirty = sorted(touched)
+        return codes
+
+    def _settle(
+        self, prefix: tuple[int, ...], items: list[int]
+    ) -> tuple[list[int], list[int], list[int]]:
+        """Who stays under a prefix, with which leaf, and who has to go on."""
+        wanted = self.nearest[items, -1]
+        free = np.setdiff1d(np.arange(len(self.books[-1])), self.occupied.get(prefix, []))
+        if len(np.unique(wanted)) == len(items) and np.isin(wanted, free).all():
+            return items, wanted.tolist(), []
+        cost = squared_distances(self.steps[items, -1], self.books[-1][free]).double().numpy()
+        rows, columns = linear_sum_assignment(cost)
+        placed = [items[row] for row in rows]
+        left = sorted(set(items) - set(placed))
+        return placed, free[columns].tolist(), left
+
+    def _next_prefix(self, item: int) -> tuple[int, ...]:
+        """An item's next prefix: the last code of the prefix goes first through its ranking."""
+        if item not in self.alternatives:
+            rankings = [
+                squared_distances(self.steps[item, level], book).argsort(stable=True).tolist()
+                for level, book in enumerate(self.books[:-1])
+            ]
+            self.alternatives[item] = islice(product(*rankings), 1, None)
+        return next(self.alternatives[item])

@@ -1,0 +1,141 @@
+"""The universal tokenizer's network: an item in, codes out, and the losses that train it.
+
+Shapes: B items · L codes per item · H backbone width · D code dimension.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from utgrec.config import require
+from utgrec.tokenizer.alignment import alignment_loss
+from utgrec.tokenizer.backbone import Backbone, Prompts
+from utgrec.tokenizer.batches import TokenizerBatch
+from utgrec.tokenizer.diffusion import DiffusionHead
+from utgrec.tokenizer.latents import LatentsConfig
+from utgrec.tokenizer.quantizer import QuantizerConfig, TreeQuantizer
+from utgrec.tokenizer.reconstruction import ImageDecoder, TextDecoder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the sum that is minimised (paper §4.1.3). The text weighs 1."""
+
+    image: float = 5.0
+    """Rebuilding the item's picture."""
+    code: float = 200.0
+    """Codebooks and commitment."""
+    alignment: float = 0.01
+    """Contrast with the partner."""
+    partner: float = 0.03
+    """Rebuilding the partner's text, and its picture `image` times as much."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadsConfig:
+    """Sizes of everything around the backbone."""
+
+    projection_width: int = 768
+    """Hidden width of the projection from the backbone to states."""
+    dropout: float = 0.1
+    """Dropout inside the projection."""
+    decoder_width: int = 256
+    """Width of the text and image decoders."""
+    decoder_heads: int = 4
+    """Attention heads of the decoders."""
+    diffusion_width: int = 1024
+    """Width of the diffusion head."""
+    diffusion_depth: int = 3
+    """Residual blocks of the diffusion head."""
+    diffusion_steps: int = 1000
+    """Noise levels."""
+    diffusion_draws: int = 4
+    """Noises drawn per latent and training step."""
+    max_text_tokens: int = 128
+    """Text tokens read and rebuilt per item; longer texts are cut."""
+    temperature: float = 0.1
+    """Temperature of the alignment."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.decoder_width % self.decoder_heads == 0,
+            f"decoder_width must be a multiple of decoder_heads, got {self}",
+        )
+        require(0 <= self.dropout < 1, f"dropout is in [0, 1), got {self.dropout}")
+        require(self.max_text_tokens >= 1, f"max_text_tokens is at least 1, got {self}")
+        require(self.temperature > 0, f"temperature must be above 0, got {self.temperature}")
+
+
+class TokenizerModel(nn.Module):
+    """Backbone, projection, quantiser and decoders."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        quantizer: QuantizerConfig,
+        heads: HeadsConfig,
+        latents: LatentsConfig,
+        weights: LossWeights,
+    ) -> None:
+        super().__init__()
+        self.weights = weights
+        self.temperature = heads.temperature
+        hidden, dim, length = backbone.hidden_size, quantizer.dim, quantizer.code_length
+        self.backbone = backbone
+        scale = float(backbone.embeddings.detach().std())
+        self.queries = nn.Parameter(torch.randn(length, hidden) * scale)  # (L, H)
+        self.projection = nn.Sequential(
+            nn.Linear(hidden, heads.projection_width),
+            nn.GELU(),
+            nn.Dropout(heads.dropout),
+            nn.Linear(heads.projection_width, dim),
+        )
+        self.quantizer = TreeQuantizer(quantizer)
+        width, attention = heads.decoder_width, heads.decoder_heads
+        self.text_decoder = TextDecoder(
+            dim, width, attention, length, heads.max_text_tokens, hidden
+        )
+        head = DiffusionHead(
+            latents.channels,
+            width,
+            heads.diffusion_width,
+            heads.diffusion_depth,
+            heads.diffusion_steps,
+            heads.diffusion_draws,
+        )
+        self.image_decoder = ImageDecoder(dim, width, attention, length, latents.grid, head)
+
+    def states(self, prompts: Prompts) -> Tensor:
+        """Projected hidden states of the code queries, before quantisation: (B, L, D)."""
+        out: Tensor = self.projection(self.backbone(prompts, self.queries))
+        return out
+
+    def forward(self, batch: TokenizerBatch) -> dict[str, Tensor]:
+        """All losses of a batch by name; "loss" is their weighted sum."""
+        states = self.states(batch.prompts)  # (B, L, D)
+        quantized = self.quantizer(states)
+        text = self.text_decoder(
+            quantized.states, batch.words, batch.partner, self.backbone.embeddings
+        )
+        image = self.image_decoder(quantized.states, batch.latents, batch.has_image, batch.partner)
+        alignment = alignment_loss(states, batch.partner, batch.false_negatives, self.temperature)
+        weights = self.weights
+        loss = (
+            text.own
+            + weights.image * image.own
+            + weights.code * quantized.loss
+            + weights.alignment * alignment
+            + weights.partner * (text.partner + weights.image * image.partner)
+        )
+        if self.training:
+            self.quantizer.count_step()
+        return {
+            "loss": loss,
+            "text": text.own,
+            "image": image.own,
+            "code": quantized.loss,
+            "alignment": alignment,
+            "partner_text": text.partner,
+            "partner_image": image.partner,
+        }

@@ -1,0 +1,135 @@
+"""A trained tokenizer as one folder, and what it is for: an item in, codes out.
+
+Shapes: N items · L codes per item · D code dimension.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from utgrec import storage
+from utgrec.config import from_dict, require
+from utgrec.progress import Progress, silent
+from utgrec.tokenizer.backbone import Backbone
+from utgrec.tokenizer.items import ItemInputs, build_prompts, by_length, read_items
+from utgrec.tokenizer.latents import LatentsConfig, PatchPCA
+from utgrec.tokenizer.model import HeadsConfig, LossWeights, TokenizerModel
+from utgrec.tokenizer.quantizer import QuantizerConfig
+from utgrec.tokenizer.tiny import TinyBackboneConfig
+from utgrec.training.trainer import TrainerConfig
+
+ENCODE_AT_ONCE = 128
+STAGE = "tokenizer"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Everything that makes a tokenizer."""
+
+    backbone: TinyBackboneConfig
+    """The embedded backbone."""
+    quantizer: QuantizerConfig
+    """Codebooks and code length."""
+    heads: HeadsConfig
+    """Projection and decoders."""
+    latents: LatentsConfig
+    """Picture latents."""
+    weights: LossWeights
+    """Weights of the losses."""
+    trainer: TrainerConfig
+    """How it is trained; a step is one batch."""
+    batch_size: int = 128
+    """Items per batch, partners included."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+
+
+class ItemTokenizer:
+    """Turns items into codes, also items that nobody has seen before."""
+
+    def __init__(self, model: TokenizerModel, codec: PatchPCA, config: TokenizerConfig) -> None:
+        self.model = model.eval()
+        self.codec = codec
+        self.config = config
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "ItemTokenizer":
+        """Open a finished tokenizer stage.
+
+        Raises:
+            MissingStage, FormatVersionError, CorruptFile: the folder cannot be used.
+        """
+        folder = Path(folder)
+        manifest = storage.read_manifest(folder, STAGE)
+        config = from_dict(TokenizerConfig, manifest.config)
+        model = create_model(folder / "backbone", config)
+        tensors = load_file(storage.check_file(folder, manifest, "heads.safetensors"))
+        state = model.state_dict()
+        model.load_state_dict({**state, **tensors})
+        codec_file = storage.check_file(folder, manifest, "latents.safetensors")
+        return cls(model, PatchPCA.load(codec_file, config.latents), config)
+
+    def save(self, folder: Path) -> None:
+        """Write backbone, heads and codec into `folder`; the manifest is the caller's."""
+        backbone = self.model.backbone
+        backbone.model.save_pretrained(folder / "backbone")
+        backbone.text_tokenizer.save_pretrained(folder / "backbone")
+        backbone.picture_processor.save_pretrained(folder / "backbone")
+        heads = {
+            name: tensor.contiguous()
+            for name, tensor in self.model.state_dict().items()
+            if not name.startswith("backbone.")
+        }
+        save_file(heads, folder / "heads.safetensors")
+        self.codec.save(folder / "latents.safetensors")
+
+    def read(
+        self,
+        texts: Sequence[str],
+        pictures: Sequence[Path | None],
+        progress: Progress = silent,
+    ) -> ItemInputs:
+        """Prepare words and pictures of N items for `states`."""
+        return read_items(
+            texts,
+            pictures,
+            self.model.backbone,
+            self.codec,
+            self.config.heads.max_text_tokens,
+            progress,
+        )
+
+    @torch.no_grad()
+    def states(self, items: ItemInputs, progress: Progress = silent) -> Tensor:
+        """States of N items, in float32 so that codes do not depend on the batch: (N, L, D)."""
+        quantizer = self.config.quantizer
+        out = torch.zeros(len(items), quantizer.code_length, quantizer.dim)
+        done = 0
+        for rows in by_length(items, np.arange(len(items)), ENCODE_AT_ONCE):
+            prompts = build_prompts(items, rows, self.model.backbone, quantizer.code_length)
+            out[torch.from_numpy(rows)] = self.model.states(prompts)
+            done += len(rows)
+            progress("Encoding items", done, len(items))
+        return out
+
+    def encode(self, *, text: str, image: str | Path | None = None) -> tuple[int, ...]:
+        """The nearest codes of one item, L integers, each counted within its own codebook.
+
+        Two items may get the same codes; assignment over a catalogue keeps them apart.
+        """
+        items = self.read([text], [None if image is None else Path(image)])
+        codes = self.model.quantizer(self.states(items)).codes[0]
+        return tuple(int(code) for code in codes)
+
+
+def create_model(backbone_folder: Path, config: TokenizerConfig) -> TokenizerModel:
+    """The network around a backbone folder, with fresh heads from torch's current seed."""
+    return TokenizerModel(
+        Backbone(backbone_folder), config.quantizer, config.heads, config.latents, config.weights
+    )

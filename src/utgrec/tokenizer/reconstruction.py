@@ -1,0 +1,120 @@
+"""Rebuild an item's words and picture from its codes alone (paper §3.2, raw reconstruction).
+
+Every target position is a mask token with a position, so what a decoder says depends on the codes
+only. That is why one pass serves two targets: the item itself and its partner.
+
+Shapes: B items · L codes per item · D code dimension · T text positions · V vocabulary ·
+G latents of a picture · C latent channels · W decoder width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utgrec.tokenizer.diffusion import DiffusionHead
+
+
+class Reconstruction(NamedTuple):
+    """Loss of rebuilding the item itself, and of rebuilding its partner."""
+
+    own: Tensor  # scalar
+    partner: Tensor  # scalar
+
+
+class MaskDecoder(nn.Module):
+    """One bidirectional Transformer layer over [states; mask tokens with positions]."""
+
+    def __init__(self, dim: int, width: int, heads: int, code_length: int, positions: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(dim, width)
+        self.code_position = nn.Parameter(torch.randn(code_length, width) * 0.02)  # (L, W)
+        self.mask = nn.Parameter(torch.randn(positions, width) * 0.02)  # (positions, W)
+        self.layer = nn.TransformerEncoderLayer(
+            width,
+            heads,
+            4 * width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, states: Tensor, positions: int) -> Tensor:
+        """What stands at each of the first `positions`. Shapes: (B, L, D) → (B, positions, W)."""
+        codes = self.enter(states) + self.code_position  # (B, L, W)
+        masks = self.mask[:positions].expand(len(states), -1, -1)  # (B, positions, W)
+        hidden = self.layer(torch.cat([codes, masks], dim=1))
+        out: Tensor = self.norm(hidden[:, codes.shape[1] :])
+        return out
+
+
+class TextDecoder(nn.Module):
+    """Every text token from the codes; the output matrix is the backbone's embedding matrix."""
+
+    def __init__(
+        self, dim: int, width: int, heads: int, code_length: int, positions: int, hidden: int
+    ) -> None:
+        super().__init__()
+        self.decoder = MaskDecoder(dim, width, heads, code_length, positions)
+        self.up = nn.Linear(width, hidden)
+
+    def forward(
+        self, states: Tensor, tokens: Tensor, partner: Tensor, embeddings: Tensor
+    ) -> Reconstruction:
+        """Cross-entropy per text token, of the item's own text and of its partner's.
+
+        Shapes: (B, L, D), tokens (B, T) with -100 beyond the text, partner (B,) with -1 for none,
+        embeddings (V, H) → scalars.
+        """
+        others = torch.where((partner >= 0)[:, None], tokens[partner.clamp(min=0)], -100)  # (B, T)
+        wanted = (tokens >= 0) | (others >= 0)  # (B, T)
+        if not bool(wanted.any()):
+            zero = states.sum() * 0.0
+            return Reconstruction(zero, zero)
+        hidden = self.decoder(states, tokens.shape[1])  # (B, T, W)
+        logits = self.up(hidden[wanted]) @ embeddings.to(hidden.dtype).T  # (wanted, V)
+        logits = logits.float()
+        return Reconstruction(
+            _mean_loss(logits, tokens[wanted]), _mean_loss(logits, others[wanted])
+        )
+
+
+class ImageDecoder(nn.Module):
+    """The picture's latents from the codes, through a diffusion head."""
+
+    def __init__(
+        self, dim: int, width: int, heads: int, code_length: int, grid: int, head: DiffusionHead
+    ) -> None:
+        super().__init__()
+        self.decoder = MaskDecoder(dim, width, heads, code_length, grid)
+        self.head = head
+        self.grid = grid
+
+    def forward(
+        self, states: Tensor, latents: Tensor, has_image: Tensor, partner: Tensor
+    ) -> Reconstruction:
+        """Noise-prediction error of the item's own latents and of its partner's.
+
+        Shapes: (B, L, D), latents (B, G, C), has_image (B,) bool, partner (B,) with -1 for none
+        → scalars; exactly 0 where nobody has a picture.
+        """
+        other = partner.clamp(min=0)
+        partner_has = has_image[other] & (partner >= 0)  # (B,)
+        used = has_image | partner_has
+        hidden = self.decoder(states[used], self.grid)  # (used, G, W)
+        return Reconstruction(
+            self._loss(hidden[has_image[used]], latents[has_image]),
+            self._loss(hidden[partner_has[used]], latents[other][partner_has]),
+        )
+
+    def _loss(self, hidden: Tensor, latents: Tensor) -> Tensor:
+        return self.head.loss(latents.flatten(0, 1), hidden.flatten(0, 1))
+
+
+def _mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over targets that are not -100; 0 if there is none."""
+    total = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
+    return total / (targets >= 0).sum().clamp(min=1)

@@ -1,0 +1,158 @@
+"""The embedded backbone: Qwen2-VL's architecture at a few million parameters, made on the spot.
+
+It needs no download: the words come from a byte-level BPE trained on the catalogues' own text, the
+patch embedding is the principal components of the catalogues' own pictures, all else is random.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from utgrec.config import require
+from utgrec.tokenizer.backbone import WITH_IMAGE, WITHOUT_IMAGE
+
+PAD = "<|endoftext|>"
+VISION_START, PICTURE, VISION_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
+VIDEO = "<|video_pad|>"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TinyBackboneConfig:
+    """Sizes of the embedded backbone."""
+
+    vocabulary: int = 4096
+    """Entries of the BPE vocabulary, special tokens included."""
+    hidden_size: int = 128
+    """Width of the language model."""
+    layers: int = 4
+    """Layers of the language model."""
+    heads: int = 4
+    """Attention heads of the language model; every two share keys and values."""
+    feed_forward: int = 384
+    """Width of the gated feed-forward."""
+    picture_tokens: int = 12
+    """At most so many tokens per picture; each covers 28×28 pixels after resizing."""
+    vision_width: int = 96
+    """Width of the vision tower, which has one layer."""
+    seed: int = 0
+    """Seeds the random weights."""
+
+    def __post_init__(self) -> None:
+        require(self.vocabulary >= 300, f"vocabulary must be at least 300, got {self.vocabulary}")
+        require(
+            self.hidden_size % (8 * self.heads) == 0 and self.heads % 2 == 0,
+            f"hidden_size must be a multiple of 8 × heads and heads even, got {self}",
+        )
+        require(self.picture_tokens >= 4, f"picture_tokens is at least 4, got {self}")
+
+
+def create_tiny_backbone(
+    folder: Path,
+    texts: Sequence[str],
+    pictures: Sequence[Image.Image],
+    config: TinyBackboneConfig,
+) -> None:
+    """Write a tiny Qwen2-VL into `folder`, in transformers' own format.
+
+    Args:
+        texts: what the vocabulary is trained on.
+        pictures: what the patch embedding is fitted on; a few thousand are plenty, none is fine.
+    """
+    from transformers import Qwen2VLConfig, Qwen2VLModel
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    words = _train_words(texts, config.vocabulary)
+    words.save_pretrained(folder)
+    side = 28 * 28
+    processor = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 4 * side, "longest_edge": config.picture_tokens * side}
+    )
+    processor.save_pretrained(folder)
+    head = config.hidden_size // config.heads
+    text_config = {
+        "vocab_size": len(words),
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.feed_forward,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.heads // 2,
+        "max_position_embeddings": 4096,
+        "initializer_range": config.hidden_size**-0.5 / 2,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            # Thirds of the rotary pairs for time, height and width, as near as they divide.
+            "mrope_section": [head // 2 - 2 * (head // 6), head // 6, head // 6],
+        },
+        "bos_token_id": None,
+        "eos_token_id": words.pad_token_id,
+        "pad_token_id": words.pad_token_id,
+    }
+    vision_config = {
+        "depth": 1,
+        "embed_dim": config.vision_width,
+        "hidden_size": config.hidden_size,
+        "mlp_ratio": 2,
+        "num_heads": 4,
+        "initializer_range": config.vision_width**-0.5 / 2,
+    }
+    token = words.convert_tokens_to_ids
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = Qwen2VLModel(
+            Qwen2VLConfig(
+                text_config=text_config,
+                vision_config=vision_config,
+                image_token_id=token(PICTURE),
+                video_token_id=token(VIDEO),
+                vision_start_token_id=token(VISION_START),
+                vision_end_token_id=token(VISION_END),
+            )
+        )
+    if pictures:
+        patches = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+        weight = model.visual.patch_embed.proj.weight
+        with torch.no_grad():
+            weight.copy_(_principal_patches(patches, config.vision_width).view_as(weight))
+    model.save_pretrained(folder)
+
+
+def _train_words(texts: Sequence[str], size: int) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    # The instructions are one token each: a vocabulary of product words would spend dozens on them.
+    special = [PAD, VISION_START, PICTURE, VISION_END, VIDEO, WITH_IMAGE, WITHOUT_IMAGE]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD)
+
+
+def _principal_patches(patches: Tensor, width: int) -> Tensor:
+    """Filters whose outputs are the patches' principal components, damped. (n, P) → (width, P).
+
+    Dividing by the fourth root of the variance keeps fine patterns from drowning in brightness.
+    """
+    sample = patches[:: max(1, len(patches) // 20_000)].double()
+    covariance = torch.from_numpy(np.cov(sample.numpy(), rowvar=False))
+    variances, vectors = torch.linalg.eigh(covariance)  # ascending
+    variances, vectors = variances.flip(0)[:width], vectors.flip(1)[:, :width]
+    # An eigenvector's sign is arbitrary; the largest entry is made positive, so runs agree.
+    largest = vectors.abs().argmax(dim=0)
+    vectors = vectors * vectors[largest, torch.arange(vectors.shape[1])].sign()
+    filters: Tensor = (vectors / (variances.clamp(min=0) + 1e-3).pow(0.25)).T.float()
+    return filters

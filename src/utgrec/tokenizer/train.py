@@ -1,0 +1,150 @@
+"""The tokenizer stage: domains in, a trained tokenizer folder out.
+
+Only items that occur in training histories train it; codes are made for all later.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from utgrec import storage
+from utgrec.catalog import Domain
+from utgrec.config import require, to_dict
+from utgrec.data.neighbours import Neighbours, find_neighbours, join
+from utgrec.data.split import leave_one_out
+from utgrec.errors import BadImage
+from utgrec.progress import Progress, silent
+from utgrec.stages import StageResult, Workspace, run_stage
+from utgrec.tokenizer.backbone import Backbone, open_picture
+from utgrec.tokenizer.batches import PairBatches, TokenizerBatch
+from utgrec.tokenizer.items import ItemInputs, read_items
+from utgrec.tokenizer.latents import PatchPCA
+from utgrec.tokenizer.pretrained import STAGE, ItemTokenizer, TokenizerConfig, create_model
+from utgrec.tokenizer.tiny import create_tiny_backbone
+from utgrec.training.trainer import train, write_losses
+
+log = logging.getLogger(__name__)
+
+
+def train_tokenizer(
+    domains: Sequence[Domain], config: TokenizerConfig, out: Path, progress: Progress = silent
+) -> storage.Manifest:
+    """Train a tokenizer over all items of several domains and write its folder.
+
+    Raises:
+        SettingsMismatch: `out`, or the checkpoint beside it, was made with other settings.
+        TrainingError: a loss is not finite.
+    """
+    require(len(domains) > 0, "a tokenizer needs at least one domain, got none")
+
+    def make(work: Workspace) -> StageResult:
+        return _make(domains, config, work, progress)
+
+    return run_stage(out, stage=STAGE, config=to_dict(config), inputs=_inputs(domains), make=make)
+
+
+class _Pool(NamedTuple):
+    """The items of all domains, one domain after the other."""
+
+    item_ids: list[str]
+    texts: list[str]
+    pictures: list[Path | None]
+    trained: npt.NDArray[np.int64]  # items that occur in training histories
+    neighbours: Neighbours
+
+
+def _make(
+    domains: Sequence[Domain], config: TokenizerConfig, work: Workspace, progress: Progress
+) -> StageResult:
+    pool = _pool(domains)
+    sample = _sample_pictures(pool, config.latents.fit_pictures)
+    backbone_folder = work.checkpoints / "backbone"
+    if not backbone_folder.is_dir():
+        with storage.new_folder(backbone_folder) as partial:
+            words = [pool.texts[index] for index in pool.trained]
+            create_tiny_backbone(partial, words, sample, config.backbone)
+    codec = PatchPCA.fit(sample, config.latents)
+    torch.manual_seed(config.trainer.seed)
+    model = create_model(backbone_folder, config)
+    items = _read(pool, model.backbone, codec, config, progress)
+    batches = PairBatches(
+        items,
+        pool.neighbours,
+        pool.trained,
+        model.backbone,
+        code_length=config.quantizer.code_length,
+        batch_size=config.batch_size,
+        seed=config.trainer.seed,
+    )
+
+    def describe(batch: TokenizerBatch) -> str:
+        return "items " + ", ".join(repr(pool.item_ids[row]) for row in batch.rows)
+
+    trained = train(
+        model,
+        batch=batches,
+        config=config.trainer,
+        work=work.checkpoints / "training",
+        inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), _inputs(domains))},
+        describe=describe,
+        progress=progress,
+        title="Training the tokenizer",
+    )
+    ItemTokenizer(model, codec, config).save(work.folder)
+    write_losses(work.folder / "losses.jsonl", trained)
+    facts = {
+        "domains": [domain.name for domain in domains],
+        "items_trained": len(pool.trained),
+        "steps": config.trainer.steps,
+        "epochs": round(config.trainer.steps / batches.per_epoch, 2),
+        "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "unreadable_pictures": [pool.item_ids[row] for row in items.unreadable],
+    }
+    return StageResult(facts, trained.earlier_s)
+
+
+def _inputs(domains: Sequence[Domain]) -> dict[str, str]:
+    return {f"domain {domain.name}": domain.fingerprint for domain in domains}
+
+
+def _pool(domains: Sequence[Domain]) -> _Pool:
+    item_ids: list[str] = []
+    texts: list[str] = []
+    pictures: list[Path | None] = []
+    trained, graphs, start = [], [], 0
+    for domain in domains:
+        split = leave_one_out(domain)
+        trained.append(np.unique(split.train).astype(np.int64) + start)
+        graphs.append(find_neighbours(split, len(domain.catalog)))
+        item_ids += domain.catalog.item_ids
+        texts += domain.catalog.texts
+        pictures += domain.catalog.images
+        start += len(domain.catalog)
+    return _Pool(item_ids, texts, pictures, np.concatenate(trained), join(graphs))
+
+
+def _read(
+    pool: _Pool, backbone: Backbone, codec: PatchPCA, config: TokenizerConfig, progress: Progress
+) -> ItemInputs:
+    return read_items(
+        pool.texts, pool.pictures, backbone, codec, config.heads.max_text_tokens, progress
+    )
+
+
+def _sample_pictures(pool: _Pool, count: int) -> list[Image.Image]:
+    """Up to `count` readable pictures of trained items, evenly spread over them."""
+    paths = [path for path in (pool.pictures[index] for index in pool.trained) if path is not None]
+    chosen = paths[:: max(1, -(-len(paths) // count))]
+    pictures = []
+    for path in chosen:
+        try:
+            pictures.append(open_picture(path))
+        except BadImage as error:
+            log.warning("%s", error)
+    return pictures

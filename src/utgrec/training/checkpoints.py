@@ -1,0 +1,98 @@
+"""A training state on disk: whole or absent, and enough to go on bit for bit.
+
+Every step's random numbers come from (seed, step), so the state is weights, optimiser moments, the
+step, and what was measured so far; no generator state is kept. A new checkpoint gets a new name
+before the old one is removed, so a kill at any moment leaves at least one.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from utgrec import storage
+from utgrec.errors import SettingsMismatch
+
+_PREFIX = "step-"
+
+
+class TrainingState(NamedTuple):
+    """Everything that training needs to go on."""
+
+    step: int  # optimiser steps done
+    weights: dict[str, Tensor]  # trained and buffered tensors by name
+    moments: dict[str, Tensor]  # the optimiser's state, flat: "parameter index.name"
+    best: dict[str, Tensor]  # weights at the best validation, empty before the first one
+    record: dict[str, Any]  # JSON: logged rows, best metric, evaluations without gain, seconds
+
+
+def save(folder: Path, state: TrainingState, settings: str) -> None:
+    """Write a checkpoint into `folder`, then drop the older ones."""
+    name = f"{_PREFIX}{state.step:08d}"
+    with storage.new_folder(folder / name) as partial:
+        save_file(_plain(state.weights), partial / "weights.safetensors")
+        save_file(_plain(state.moments), partial / "moments.safetensors")
+        save_file(_plain(state.best), partial / "best.safetensors")
+        storage.write_json(partial / "record.json", {"step": state.step, **state.record})
+        storage.write_manifest(
+            partial, stage="checkpoint", config={}, inputs={"settings": settings}
+        )
+    for other in folder.glob(f"{_PREFIX}*"):
+        if other.name != name:
+            shutil.rmtree(other)
+
+
+def load_latest(folder: Path, settings: str) -> TrainingState | None:
+    """The newest whole checkpoint in `folder`, or None.
+
+    Raises:
+        SettingsMismatch: it was made with other settings or from other input.
+    """
+    for path in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
+        manifest = storage.find_manifest(path, "checkpoint")
+        if manifest is None:
+            continue
+        if manifest.inputs["settings"] != settings:
+            raise SettingsMismatch(
+                f"{path} was written by a run with other settings or other input; "
+                f"remove {folder} to start anew, or choose another output folder"
+            )
+        files = [storage.check_file(path, manifest, name) for name in sorted(manifest.files)]
+        by_name = {file.name: file for file in files}
+        record = storage.read_json(by_name["record.json"])
+        return TrainingState(
+            step=record.pop("step"),
+            weights=load_file(by_name["weights.safetensors"]),
+            moments=load_file(by_name["moments.safetensors"]),
+            best=load_file(by_name["best.safetensors"]),
+            record=record,
+        )
+    return None
+
+
+def flatten_moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, moments in state.items()
+        for name, value in moments.items()
+    }
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
+    """The inverse of `flatten_moments`, onto an optimiser over the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors refuses tensors that share memory, as tied weights do.
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

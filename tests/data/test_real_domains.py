@@ -1,0 +1,46 @@
+"""Four real shops import without hand work, with exactly the counts that are known for them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utgrec.catalog import Domain
+from utgrec.data.prepare import TableOptions, prepare_table
+from utgrec.data.split import leave_one_out
+from utgrec.data.summary import summarise
+
+SHARED = Path(os.environ.get("UTGREC_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+COUNTS = [
+    ("beauty", 5, None, (22_363, 12_101, 198_502)),
+    ("movies", 5, None, (1_940, 6_292, 290_434)),
+    ("office", 1, None, (3_231, 3_459, 22_447)),
+    ("office", 1, False, (3_231, 3_317, 22_447)),
+    ("industrial", 1, None, (3_285, 3_686, 22_743)),
+    ("industrial", 1, False, (3_285, 3_541, 22_743)),
+]
+
+
+@pytest.mark.parametrize(("name", "k", "keep", "counts"), COUNTS)
+def test_exact_counts(
+    tmp_path: Path, name: str, k: int, keep: bool | None, counts: tuple[int, int, int]
+) -> None:
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"{SHARED / name} is not there (set UTGREC_SHARED_DATA)")
+    options = TableOptions(k_core=k, keep_untaken_items=keep)
+    manifest = prepare_table(SHARED / name, tmp_path / "out", options)
+    domain = Domain.open(tmp_path / "out")
+    assert (domain.user_count, len(domain.catalog), domain.interaction_count) == counts
+    assert manifest.facts["rejected"] == {}
+    assert all(domain.catalog.texts)
+    users = np.repeat(np.arange(domain.user_count), np.diff(domain.offsets))
+    assert (np.diff(domain.timestamps)[np.diff(users) == 0] >= 0).all()
+    if name == "movies":
+        assert manifest.facts["counts"]["items_with_image"] == 4_874
+        assert manifest.facts["time"]["unit"] == "s"
+    if name == "beauty":
+        # Every user has at least 5 interactions: two are held out, the first has no prefix.
+        assert summarise(domain).training_pairs == counts[2] - 3 * counts[0]
+        assert len(leave_one_out(domain).evaluated) == counts[0]
