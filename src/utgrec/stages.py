@@ -23,6 +23,7 @@ class StageResult(NamedTuple):
 
     facts: dict[str, Any]  # small results for the manifest
     earlier_s: float = 0.0  # seconds spent by interrupted attempts
+    measured: dict[str, float] | None = None  # what else differs from run to run
 
 
 def run_stage(
@@ -60,6 +61,7 @@ def run_stage(
             measured={
                 "wall_s": round(result.earlier_s + time.monotonic() - started, 3),
                 "peak_memory_mib": round(peak_memory_mib(), 1),
+                **(result.measured or {}),
             },
         )
     shutil.rmtree(checkpoints, ignore_errors=True)
