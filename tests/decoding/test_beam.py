@@ -177,6 +177,16 @@ def test_a_catalogue_of_one_item():
     torch.testing.assert_close(hits.scores, shop.exact(), atol=1e-4, rtol=0)
 
 
+def test_results_are_ordinary_tensors():
+    """Callers may change them in place, which tensors of inference mode forbid."""
+    shop = make_shop()
+    hits = shop.search().search(shop.input_ids, shop.mask, k=3)
+    best = hits.scores[:, 0].clone()
+    hits.scores.exp_()
+    torch.testing.assert_close(hits.scores[:, 0], best.exp())
+    assert not hits.scores.requires_grad
+
+
 def test_no_users_get_no_hits():
     shop = make_shop()
     hits = shop.search().search(shop.input_ids[:0], shop.mask[:0], k=3, exclude=[])

@@ -79,9 +79,21 @@ def test_a_filtered_search_is_a_search_in_the_smaller_catalogue(mask, exclude, k
         torch.testing.assert_close(hits.scores[user], alone.scores[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_users_with_very_different_exclusions_share_a_chunk(exact, seed):
+    shop, generator = make_shop(), torch.Generator().manual_seed(seed)
+    counts = torch.randint(0, ITEMS, (5,), generator=generator).tolist()
+    exclude = [torch.randperm(ITEMS, generator=generator)[:count].tolist() for count in counts]
+    hits = shop.search(chunk=5).search(
+        shop.input_ids, shop.mask, k=ITEMS, beam=MANY, exclude=exclude
+    )
+    assert_best_of_rest(hits, blocked(exact, None, exclude), ITEMS)
+
+
 def test_a_beam_of_one_still_gives_k_items_under_heavy_exclusion():
-    shop = make_shop(items=200)
-    exclude = [torch.randperm(200)[: 200 - left].tolist() for left in (3, 10, 50, 11, 0)]
+    shop, generator = make_shop(items=200), torch.Generator().manual_seed(0)
+    everything = torch.randperm(200, generator=generator)
+    exclude = [everything[left:].tolist() for left in (3, 10, 50, 11, 0)]
     hits = shop.search().search(shop.input_ids, shop.mask, k=10, beam=1, exclude=exclude)
     assert (hits.items >= 0).sum(dim=1).tolist() == [3, 10, 10, 10, 0]
     for found, skipped in zip(hits.items.tolist(), exclude, strict=True):

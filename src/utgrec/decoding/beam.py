@@ -82,7 +82,7 @@ class BeamSearch(Generic[State]):
         self._trie = trie
         self._chunk = chunk
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def search(
         self,
         input_ids: Tensor,
@@ -148,6 +148,7 @@ class BeamSearch(Generic[State]):
                 width *= 2
         return hits
 
+    @torch.inference_mode()
     def _search_chunk(
         self,
         input_ids: Tensor,

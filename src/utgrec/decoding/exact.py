@@ -14,7 +14,7 @@ from torch import Tensor
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def exact_scores(
     model: Any,
     vocabulary: Vocabulary,

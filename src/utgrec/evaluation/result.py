@@ -55,8 +55,9 @@ class Evaluation:
     """(U,) items that the system gave, at most max(ks)."""
     coverage: tuple[float, ...]
     """For each k, share of the catalogue that was recommended to somebody."""
-    seconds: float
-    """Wall time inside the system, all users together (s)."""
+    seconds: float = 0.0
+    """Wall time inside the system, all users together (s). It differs from run to run, so it is
+    not part of what is written; 0 when read back."""
 
     @cached_property
     def metrics(self) -> MetricTable:
@@ -87,7 +88,6 @@ class Evaluation:
             },
             "targets_in_history": int(self.repeats.sum()),
             "users_with_fewer_items": int((self.given < max(self.ks)).sum()),
-            "milliseconds_per_user": to_json_float(1000 * self.seconds / len(self.users)),
             "resamples": resamples,
             "seed": seed,
         }
@@ -97,7 +97,7 @@ class Evaluation:
         settings = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in _COLUMNS.values()
+            if field.name not in _COLUMNS.values() and field.name != "seconds"
         }
         table = pa.table({column: getattr(self, name) for column, name in _COLUMNS.items()})
         return table.replace_schema_metadata({_SETTINGS: json.dumps(settings)})

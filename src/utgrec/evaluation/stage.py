@@ -90,7 +90,11 @@ def evaluate_domain(
         truth = evaluations.pop() if oracle is not None else None
         compared = comparison(evaluations, truth, reference="UTGRec")
         _write(work.folder, domain, compared, evaluations, truth, tuning)
-        return StageResult(_facts(domain, compared, decoding))
+        milliseconds = {
+            f"ms_per_user {one.system}": round(1000 * one.seconds / len(one.users), 3)
+            for one in evaluations
+        }
+        return StageResult(_facts(domain, compared, decoding), measured=milliseconds)
 
     return run_stage(out, stage=STAGE, config=config, inputs=inputs, make=make)
 

@@ -34,8 +34,6 @@ class Row:
     """Every metric with its interval."""
     coverage: dict[int, float]
     """k → share of the catalogue recommended to somebody."""
-    milliseconds_per_user: float
-    """Mean wall time (ms)."""
     oracle_share: Interval | None
     """This system's value of the tested metric divided by the oracle's; None without an oracle."""
     test: PairedTest | None
@@ -58,7 +56,6 @@ class Row:
             "system": self.system,
             "metrics": {name: interval.rounded() for name, interval in self.metrics.items()},
             "coverage": {str(k): to_json_float(share) for k, share in self.coverage.items()},
-            "milliseconds_per_user": to_json_float(self.milliseconds_per_user),
             "oracle_share": None if self.oracle_share is None else self.oracle_share.rounded(),
             "reference_minus_system": test,
         }
@@ -155,7 +152,6 @@ def comparison(
                 system=evaluation.system,
                 metrics=dict(zip(table.names, intervals, strict=True)),
                 coverage=dict(zip(evaluation.ks, evaluation.coverage, strict=True)),
-                milliseconds_per_user=1000 * evaluation.seconds / len(evaluation.users),
                 oracle_share=share,
                 test=tests.get(evaluation.system),
                 p_corrected=corrected.get(evaluation.system),
