@@ -25,9 +25,8 @@ class T5State(NamedTuple):
     keys: tuple[Tensor, ...]  # per layer (B, H, A, S), cross-attention
     values: tuple[Tensor, ...]  # per layer (B, H, S, A)
     mask: Tensor  # (B, 1, 1, S), added to cross-attention scores
-    past: tuple[
-        tuple[Tensor, ...], ...
-    ]  # per layer T × (B, W or 1, 2HA), self-attention keys, values
+    past: tuple[tuple[Tensor, ...], ...]
+    """Self-attention keys and values: per layer T × (B, W or 1, 2HA)."""
 
 
 class _Block(NamedTuple):

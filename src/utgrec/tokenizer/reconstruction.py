@@ -10,7 +10,6 @@ G latents of a picture · C latent channels · W decoder width.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utgrec.tokenizer.diffusion import DiffusionHead
@@ -28,17 +27,15 @@ class MaskDecoder(nn.Module):
 
     def __init__(self, dim: int, width: int, heads: int, code_length: int, positions: int) -> None:
         super().__init__()
+        self.heads = heads
         self.enter = nn.Linear(dim, width)
         self.code_position = nn.Parameter(torch.randn(code_length, width) * 0.02)  # (L, W)
         self.mask = nn.Parameter(torch.randn(positions, width) * 0.02)  # (positions, W)
-        self.layer = nn.TransformerEncoderLayer(
-            width,
-            heads,
-            4 * width,
-            dropout=0.0,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
+        self.attention_norm = nn.LayerNorm(width)
+        self.mix = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
         self.norm = nn.LayerNorm(width)
 
@@ -46,8 +43,23 @@ class MaskDecoder(nn.Module):
         """What stands at each of the first `positions`. Shapes: (B, L, D) → (B, positions, W)."""
         codes = self.enter(states) + self.code_position  # (B, L, W)
         masks = self.mask[:positions].expand(len(states), -1, -1)  # (B, positions, W)
-        hidden = self.layer(torch.cat([codes, masks], dim=1))
-        out: Tensor = self.norm(hidden[:, codes.shape[1] :])
+        hidden = torch.cat([codes, masks], dim=1)
+        hidden = hidden + self._attend(self.attention_norm(hidden))
+        # Nothing reads the codes' own rows after the only attention.
+        hidden = hidden[:, codes.shape[1] :]
+        out: Tensor = self.norm(hidden + self.feed_forward(hidden))
+        return out
+
+    def _attend(self, hidden: Tensor) -> Tensor:
+        # Plain products: the fused attention's backward pass is slow on CPUs (see Backbone).
+        batch, length, width = hidden.shape
+        query, key, value = (
+            part.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+            for part in self.mix(hidden).chunk(3, dim=-1)
+        )  # (B, heads, L + positions, W / heads)
+        scores = query @ key.transpose(2, 3) * (width // self.heads) ** -0.5
+        mixed = scores.softmax(dim=-1).to(value.dtype) @ value
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 
 
@@ -74,11 +86,13 @@ class TextDecoder(nn.Module):
         if not bool(wanted.any()):
             zero = states.sum() * 0.0
             return Reconstruction(zero, zero)
-        hidden = self.decoder(states, tokens.shape[1])  # (B, T, W)
-        logits = self.up(hidden[wanted]) @ embeddings.to(hidden.dtype).T  # (wanted, V)
-        logits = logits.float()
+        hidden = self.up(self.decoder(states, tokens.shape[1])[wanted])  # (wanted, H)
+        embeddings = embeddings.to(hidden.dtype)
+        # -log p(target) = log-sum-exp - logit of the target; the sum serves both targets.
+        total = torch.logsumexp((hidden @ embeddings.T).float(), dim=-1)  # (wanted,)
         return Reconstruction(
-            _mean_loss(logits, tokens[wanted]), _mean_loss(logits, others[wanted])
+            _mean_loss(total, hidden, tokens[wanted], embeddings),
+            _mean_loss(total, hidden, others[wanted], embeddings),
         )
 
 
@@ -114,7 +128,12 @@ class ImageDecoder(nn.Module):
         return self.head.loss(latents.flatten(0, 1), hidden.flatten(0, 1))
 
 
-def _mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy over targets that are not -100; 0 if there is none."""
-    total = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
-    return total / (targets >= 0).sum().clamp(min=1)
+def _mean_loss(total: Tensor, hidden: Tensor, targets: Tensor, embeddings: Tensor) -> Tensor:
+    """Mean cross-entropy over targets that are not -100; 0 if there is none.
+
+    Shapes: total (M,), the log-sum-exp of the logits; hidden (M, H), targets (M,),
+    embeddings (V, H) → scalar.
+    """
+    given = targets >= 0
+    logits = (hidden[given] * embeddings[targets[given]]).float().sum(dim=-1)
+    return (total[given] - logits).sum() / given.sum().clamp(min=1)

@@ -1,0 +1,256 @@
+"""Commands on whole runs: demo, run, evaluate, report, recommend."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from utgrec.commands.frame import Answer, Terminal, add_command
+from utgrec.commands.options import Domains, RunPath, Seed
+from utgrec.commands.prepare import domain_row, simulate_shops
+from utgrec.commands.views import comparison_table, recommendations_table, stages_table
+from utgrec.errors import BadConfig
+
+if TYPE_CHECKING:
+    from utgrec.recipes import Recipe
+    from utgrec.storage import Manifest
+
+
+def demo(
+    terminal: Terminal,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")] = Path(
+        "demo"
+    ),
+    seed: Seed = 0,
+) -> Answer:
+    """Simulate two shops and do everything with them.
+
+    It takes minutes and downloads nothing. It ends with a comparison against simple recommenders
+    and against the best possible one, and with a report to open in a browser.
+    """
+    from utgrec.data.marketplace import MarketplaceConfig
+
+    folders = simulate_shops(terminal, out / "market", MarketplaceConfig(), overwrite=False)
+    answer = do_run(terminal, "demo", folders, out / "run", seed, report=out / "report.html")
+    example = example_history(folders[0])
+    terminal.say(
+        f"Try: utgrec recommend {out / 'run'} --domain {domain_row(folders[0])['name']} "
+        f"--history {','.join(example)}"
+    )
+    return answer
+
+
+def run(
+    terminal: Terminal,
+    recipe: Annotated[str, typer.Argument(help="Name of the recipe.", metavar="RECIPE")],
+    domains: Domains,
+    out: Annotated[Path, typer.Option("--out", help="Run folder to write.", metavar="RUN")],
+    seed: Seed = 0,
+) -> Answer:
+    """Do all stages of a recipe on some domains.
+
+    These are tokenizer, codes, recommender, evaluation and report. Finished stages are skipped,
+    an interrupted one is continued: run the same command again.
+    """
+    return do_run(terminal, recipe, domains, out, seed, report=out / "report.html")
+
+
+def evaluate(terminal: Terminal, path: RunPath) -> Answer:
+    """Measure a run beside simple recommenders.
+
+    The test items of all its domains are used. What was evaluated before is only shown.
+    """
+    from utgrec.runs import evaluate_run
+
+    done = evaluate_run(path, terminal.progress)
+    compared = read_comparisons(path, done)
+    return Answer({"run": str(path), "evaluation": compared}, tuple(tables(compared)))
+
+
+def report(
+    terminal: Terminal,
+    path: RunPath,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="File to write.", metavar="FILE", show_default="RUN/report.html"
+        ),
+    ] = None,
+) -> Answer:
+    """Write the report of a finished run once more.
+
+    It is one HTML file that needs nothing else.
+    """
+    from utgrec.report import write_report
+
+    written = write_report(path, out or path / "report.html")
+    return Answer({"run": str(path), "report": str(written)}, (f"report: {written}",))
+
+
+def recommend(
+    terminal: Terminal,
+    path: RunPath,
+    history: Annotated[
+        str,
+        typer.Option(help="Item ids, oldest first, separated by commas.", metavar="ID,ID"),
+    ] = "",
+    item: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One item id as it is, also one with a comma; after those of --history. "
+            "May be repeated.",
+            metavar="ID",
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    domain: Annotated[
+        str | None, typer.Option(help="Domain of the run; may be left out if it has one.")
+    ] = None,
+    keep_seen: Annotated[
+        bool, typer.Option("--keep-seen", help="Items of the history may be recommended again.")
+    ] = False,
+) -> Answer:
+    """Recommend the next items after a history."""
+    from utgrec.loaded import load
+
+    item_ids = [part.strip() for part in history.split(",") if part.strip()] + (item or [])
+    if not item_ids:
+        raise BadConfig("no history was given; name items with --history ID,ID or --item ID")
+    loaded = load(path, domain)
+    found = loaded.recommend(item_ids, k, exclude_seen=not keep_seen)
+    rows = [
+        {
+            "item_id": entry.item.item_id,
+            "title": entry.item.title,
+            "score": entry.score,
+            "image": None if entry.item.image is None else str(entry.item.image),
+            "attributes": entry.item.attributes,
+        }
+        for entry in found
+    ]
+    titles = [loaded.catalog.titles[index] for index in loaded.catalog.indices_of(item_ids)]
+    shown = " → ".join(title or name for title, name in zip(titles, item_ids, strict=True))
+    document = {
+        "run": str(path),
+        "domain": loaded.domain,
+        "history": item_ids,
+        "recommendations": rows,
+    }
+    return Answer(document, (recommendations_table(f"after {shown}", rows),))
+
+
+def do_run(
+    terminal: Terminal, recipe: str, domains: Sequence[Path], out: Path, seed: int, report: Path
+) -> Answer:
+    """All stages of a recipe and the report."""
+    from utgrec.recipes import find_recipe
+    from utgrec.report import write_report
+    from utgrec.runs import run_recipe
+
+    settings = find_recipe(recipe, seed)
+    rows = [domain_row(folder) for folder in domains]
+    for line in plan_lines(settings, seed, rows, out):
+        terminal.say(line)
+    done = run_recipe(settings, domains, out, terminal.progress)
+    compared = read_comparisons(out, done)
+    written = write_report(out, report)
+    stages = {path: {"facts": made.facts, "measured": made.measured} for path, made in done.items()}
+    document = {
+        "run": str(out),
+        "recipe": recipe,
+        "seed": seed,
+        "domains": rows,
+        "stages": stages,
+        "evaluation": compared,
+        "report": str(written),
+    }
+    view = [stages_table(stages), *tables(compared), f"report: {written}"]
+    return Answer(document, tuple(view))
+
+
+def plan_lines(
+    recipe: "Recipe", seed: int, domains: Sequence[Mapping[str, Any]], out: Path
+) -> list[str]:
+    """What a run is going to do, derived from the recipe, the domains and the run folder."""
+    from utgrec.runs import RunFolder
+    from utgrec.storage import MANIFEST
+
+    folder = RunFolder(out)
+    tokenizer, recommender = recipe.tokenizer, recipe.recommender
+    sizes, t5 = tokenizer.quantizer, recommender.sizes
+    items = sum(domain["counts"]["items"] for domain in domains)
+    leaves = f" and {sizes.leaf_size}" * (sizes.code_length - 1)
+    stages = [
+        folder.tokenizer,
+        *(folder.codes(domain["name"]) for domain in domains),
+        folder.recommender,
+        *(folder.evaluation(domain["name"]) for domain in domains),
+    ]
+    finished = [stage for stage in stages if (stage / MANIFEST).is_file()]
+    begun = [stage for stage in stages if (stage.parent / f".{stage.name}.work").is_dir()]
+    lines = [f"recipe {recipe.name}, seed {seed} → {out}"]
+    lines += [
+        f"domain {domain['name']}: "
+        + ", ".join(f"{domain['counts'][what]:,} {what}" for what in ("items", "users"))
+        + f", {domain['counts']['interactions']:,} interactions"
+        for domain in domains
+    ]
+    lines += [
+        f"tokenizer: {tokenizer.trainer.steps:,} steps of {tokenizer.batch_size} items out of "
+        f"{items:,}; {sizes.code_length} codes out of {sizes.root_size}{leaves}",
+        f"recommender: at most {recommender.trainer.steps:,} steps of {recommender.batch_size} "
+        f"histories; {t5.encoder_layers} + {t5.decoder_layers} layers of width {t5.width}",
+        f"evaluation: beam {recipe.decoding.beam}, seen items "
+        + ("left out" if recipe.exclude_seen else "kept"),
+    ]
+    for what, which in (("finished before", finished), ("to be continued", begun)):
+        if which:
+            lines.append(f"{what}: " + ", ".join(str(stage.relative_to(out)) for stage in which))
+    return lines
+
+
+def read_comparisons(out: Path, done: Mapping[str, "Manifest"]) -> dict[str, Any]:
+    """Domain → its comparison.json, checked against the manifests of a run's stages."""
+    from utgrec import storage
+
+    return {
+        made.facts["domain"]: storage.read_json(
+            storage.check_file(out / path, made, "comparison.json")
+        )
+        for path, made in done.items()
+        if made.stage == "evaluation"
+    }
+
+
+def tables(compared: Mapping[str, Any]) -> list[RenderableType]:
+    """The comparison of every domain."""
+    return [comparison_table(domain, values) for domain, values in compared.items()]
+
+
+def example_history(folder: Path) -> list[str]:
+    """The first items of a domain's first user."""
+    from utgrec.catalog import Domain
+
+    domain = Domain.open(folder)
+    return [domain.catalog.item_ids[index] for index in domain.history(0)[:3]]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this file."""
+    add_command(app, "demo", example="utgrec demo --out demo", uses_models=True)(demo)
+    add_command(
+        app,
+        "run",
+        example="utgrec run tiny domains/shop --out runs/shop",
+        uses_models=True,
+    )(run)
+    add_command(app, "evaluate", example="utgrec evaluate runs/shop", uses_models=True)(evaluate)
+    add_command(app, "report", example="utgrec report runs/shop --out shop.html")(report)
+    add_command(
+        app,
+        "recommend",
+        example="utgrec recommend runs/shop --history A12,B7 --k 10",
+        uses_models=True,
+    )(recommend)

@@ -1,0 +1,117 @@
+"""Commands that do one stage: tokenizer train, tokenizer assign, recommender train."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from utgrec.commands.frame import Answer, Terminal, add_command
+from utgrec.commands.options import DomainFolder, Domains, Out, RecipeName, Seed
+from utgrec.commands.views import codes_table, facts_table
+
+
+def train_tokenizer(
+    terminal: Terminal, domains: Domains, out: Out, recipe: RecipeName = "tiny", seed: Seed = 0
+) -> Answer:
+    """Train a tokenizer, which turns items into codes, on one or more domains.
+
+    A finished one is left as it is; an interrupted one is continued.
+    """
+    from utgrec.catalog import Domain
+    from utgrec.recipes import find_recipe
+    from utgrec.tokenizer.train import train_tokenizer as train
+
+    settings = find_recipe(recipe, seed)
+    opened = [Domain.open(folder) for folder in domains]
+    made = train(opened, settings.tokenizer, out, terminal.progress)
+    terminal.say(f"Next: utgrec tokenizer assign {out} {domains[0]} --out codes/{opened[0].name}")
+    facts = {**made.facts, **made.measured}
+    return Answer({"tokenizer": str(out), **facts}, (facts_table(f"tokenizer {out}", facts),))
+
+
+def assign_codes(
+    terminal: Terminal,
+    tokenizer: Annotated[Path, typer.Argument(help="A tokenizer folder.", metavar="TOKENIZER")],
+    folder: DomainFolder,
+    out: Out,
+) -> Answer:
+    """Give every item of a domain its codes, and report on them."""
+    from utgrec.catalog import Domain
+    from utgrec.tokenizer.codes import assign_domain
+
+    made = assign_domain(tokenizer, Domain.open(folder), out, terminal.progress)
+    document = {"codes": str(out), **made.facts, **made.measured}
+    return Answer(document, (codes_table(made.facts),))
+
+
+def train_recommender(
+    terminal: Terminal,
+    domains: Domains,
+    out: Out,
+    codes: Annotated[
+        list[Path],
+        typer.Option(
+            help="Codes folder of a domain; once for each domain, in the same order.",
+            metavar="DIR",
+        ),
+    ],
+    recipe: RecipeName = "tiny",
+    seed: Seed = 0,
+) -> Answer:
+    """Train a recommender on the histories of one or more domains.
+
+    A finished one is left as it is; an interrupted one is continued.
+    """
+    from utgrec.catalog import Domain
+    from utgrec.config import require
+    from utgrec.evaluation.generative import make_validator
+    from utgrec.recipes import find_recipe
+    from utgrec.recommender.train import train_recommender as train
+
+    settings = find_recipe(recipe, seed)
+    require(
+        len(codes) == len(domains),
+        f"{len(domains)} domains were given with {len(codes)} --codes; give --codes once for each "
+        "domain, in the same order",
+    )
+    validator = make_validator(
+        settings.validation,
+        max_items=settings.recommender.max_items,
+        exclude_seen=settings.exclude_seen,
+    )
+    made = train(
+        [Domain.open(folder) for folder in domains],
+        codes,
+        settings.recommender,
+        out,
+        validator=validator,
+        progress=terminal.progress,
+    )
+    facts = {**made.facts, **made.measured}
+    return Answer({"recommender": str(out), **facts}, (facts_table(f"recommender {out}", facts),))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this file."""
+    tokenizer = typer.Typer(no_args_is_help=True, help="Items to codes, step by step.")
+    recommender = typer.Typer(no_args_is_help=True, help="Codes to recommendations, step by step.")
+    app.add_typer(tokenizer, name="tokenizer")
+    app.add_typer(recommender, name="recommender")
+    add_command(
+        tokenizer,
+        "train",
+        example="utgrec tokenizer train domains/a domains/b --recipe tiny --out tokenizer",
+        uses_models=True,
+    )(train_tokenizer)
+    add_command(
+        tokenizer,
+        "assign",
+        example="utgrec tokenizer assign tokenizer domains/a --out codes/a",
+        uses_models=True,
+    )(assign_codes)
+    add_command(
+        recommender,
+        "train",
+        example="utgrec recommender train domains/a --codes codes/a --out recommender",
+        uses_models=True,
+    )(train_recommender)
