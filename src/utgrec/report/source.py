@@ -1,5 +1,6 @@
 """Open what a report is made of: the stages of a run, and its domains if they are still there."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,8 +63,6 @@ def open_run(run: Path) -> RunSource:
 
 def read_losses(folder: Path, manifest: storage.Manifest) -> list[dict[str, Any]]:
     """The rows of `losses.jsonl`; none when the stage wrote no such file."""
-    import json
-
     if "losses.jsonl" not in manifest.files:
         return []
     text = storage.check_file(folder, manifest, "losses.jsonl").read_text(encoding="utf-8")

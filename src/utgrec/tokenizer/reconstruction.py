@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from utgrec.tokenizer.diffusion import DiffusionHead
+from utgrec.tokenizer.logsumexp import chunked_logsumexp
 
 
 class Reconstruction(NamedTuple):
@@ -89,7 +90,7 @@ class TextDecoder(nn.Module):
         hidden = self.up(self.decoder(states, tokens.shape[1])[wanted])  # (wanted, H)
         embeddings = embeddings.to(hidden.dtype)
         # -log p(target) = log-sum-exp - logit of the target; the sum serves both targets.
-        total = torch.logsumexp((hidden @ embeddings.T).float(), dim=-1)  # (wanted,)
+        total = chunked_logsumexp(hidden, embeddings)  # (wanted,)
         return Reconstruction(
             _mean_loss(total, hidden, tokens[wanted], embeddings),
             _mean_loss(total, hidden, others[wanted], embeddings),
