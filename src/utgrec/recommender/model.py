@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utgrec.config import require
+from utgrec.recommender.forward import t5_logits
 from utgrec.recommender.histories import HistoryBatch
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
@@ -96,11 +97,8 @@ class GenerativeRecommender(nn.Module):
     def forward(self, batch: HistoryBatch) -> dict[str, Tensor]:
         """Cross-entropy of the next item's codes, by position; "loss" is their mean."""
         start = torch.full_like(batch.targets[:, :1], PAD)
-        logits = self.t5(
-            input_ids=batch.tokens,
-            attention_mask=batch.mask,
-            decoder_input_ids=torch.cat([start, batch.targets[:, :-1]], dim=1),
-        ).logits.float()  # (B, L, V)
+        written = torch.cat([start, batch.targets[:, :-1]], dim=1)
+        logits = t5_logits(self.t5, batch.tokens, batch.mask, written)  # (B, L, V)
         each = F.cross_entropy(
             logits.transpose(1, 2),
             batch.targets,
