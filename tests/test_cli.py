@@ -20,6 +20,7 @@ from utgrec import recipes, storage
 from utgrec.cli import app
 from utgrec.commands import frame, prepare
 from utgrec.commands.prepare import parse_columns
+from utgrec.commands.views import codes_warning
 from utgrec.errors import BadConfig, UTGRecError
 
 SHOPS = ["kitchen", "clothing"]
@@ -347,6 +348,16 @@ def test_a_run_says_what_it_does_and_shows_what_came_out(finished, domains):
         assert result.stdout.count(f"│ {system} ") == len(domains)
     assert f"report: {out / 'report.html'}" in result.stdout
     assert (out / "report.html").stat().st_size > 1000
+
+
+def test_codes_that_say_little_are_a_warning(finished):
+    out, result = finished
+    for shop in SHOPS:
+        facts = storage.read_manifest(out / "codes" / shop, "codes").facts
+        warned = f"of the items of {shop} shared their nearest codes" in result.stderr
+        assert warned == (facts["conflict_rate"] > 0.5)
+    assert codes_warning({"conflict_rate": 0.5, "domain": "d"}) is None
+    assert "100% of the items of d " in str(codes_warning({"conflict_rate": 1.0, "domain": "d"}))
 
 
 def test_the_table_shows_the_figures_of_the_evaluation(finished):

@@ -145,7 +145,8 @@ def write_plan(folder: RunFolder, plan: RunPlan) -> None:
                 "choose another output folder, or remove this one to start anew"
             )
         return
-    if folder.path.is_dir() and any(folder.path.iterdir()):
+    # A run killed while it wrote run.json leaves a hidden partial file.
+    if folder.path.is_dir() and any(not p.name.startswith(".") for p in folder.path.iterdir()):
         raise InputError(
             f"{folder.path} is not empty and is no run ({RUN_FILE} is missing); "
             "choose a new or an empty folder"

@@ -41,14 +41,16 @@ def run_stage(
     """
     found = storage.find_manifest(out, stage)
     wanted = storage.recipe_fingerprint(stage, config, inputs)
+    checkpoints = out.parent / f".{out.name}.work"
     if found is not None:
         if found.recipe_fingerprint == wanted:
+            # A run killed right after the stage was finished leaves its checkpoints behind.
+            shutil.rmtree(checkpoints, ignore_errors=True)
             return found
         raise SettingsMismatch(
             f"{out} holds a {stage} {_difference(found, config, inputs)}; "
             "choose another output folder, or remove this one to make it anew"
         )
-    checkpoints = out.parent / f".{out.name}.work"
     started = time.monotonic()
     with storage.new_folder(out) as folder:
         result = make(Workspace(folder, checkpoints))

@@ -10,7 +10,12 @@ from rich.console import RenderableType
 from utgrec.commands.frame import Answer, Terminal, add_command
 from utgrec.commands.options import Domains, RunPath, Seed
 from utgrec.commands.prepare import domain_row, simulate_shops
-from utgrec.commands.views import comparison_table, recommendations_table, stages_table
+from utgrec.commands.views import (
+    codes_warning,
+    comparison_table,
+    recommendations_table,
+    stages_table,
+)
 from utgrec.errors import BadConfig
 
 if TYPE_CHECKING:
@@ -154,6 +159,9 @@ def do_run(
     for line in plan_lines(settings, seed, rows, out):
         terminal.say(line)
     done = run_recipe(settings, domains, out, terminal.progress)
+    for made in done.values():
+        if made.stage == "codes" and (warning := codes_warning(made.facts)):
+            terminal.say(warning)
     compared = read_comparisons(out, done)
     written = write_report(out, report)
     stages = {path: {"facts": made.facts, "measured": made.measured} for path, made in done.items()}

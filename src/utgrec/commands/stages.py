@@ -7,7 +7,7 @@ import typer
 
 from utgrec.commands.frame import Answer, Terminal, add_command
 from utgrec.commands.options import DomainFolder, Domains, Out, RecipeName, Seed
-from utgrec.commands.views import codes_table, facts_table
+from utgrec.commands.views import codes_table, codes_warning, facts_table
 
 
 def train_tokenizer(
@@ -40,6 +40,8 @@ def assign_codes(
     from utgrec.tokenizer.codes import assign_domain
 
     made = assign_domain(tokenizer, Domain.open(folder), out, terminal.progress)
+    if warning := codes_warning(made.facts):
+        terminal.say(warning)
     document = {"codes": str(out), **made.facts, **made.measured}
     return Answer(document, (codes_table(made.facts),))
 

@@ -9,6 +9,7 @@ from rich.text import Text
 from utgrec.console import clock_text
 
 Values = Mapping[str, Any]
+TOO_MANY_CONFLICTS = 0.5  # share of items that a tokenizer could not tell from others
 
 
 def comparison_table(domain: str, compared: Values) -> Table:
@@ -61,6 +62,17 @@ def codes_table(facts: Values) -> Table:
     for name, text in lines.items():
         table.add_row(name, text)
     return table
+
+
+def codes_warning(facts: Values) -> str | None:
+    """A sentence if the codes of a domain say little about its items; None if they are fine."""
+    if facts["conflict_rate"] <= TOO_MANY_CONFLICTS:
+        return None
+    return (
+        f"warning: {facts['conflict_rate']:.0%} of the items of {facts['domain']} shared their "
+        "nearest codes with another item, so the codes say little about them; train the "
+        "tokenizer for more steps, or look at its losses.jsonl"
+    )
 
 
 def stages_table(stages: Mapping[str, Values]) -> Table:

@@ -1,0 +1,1 @@
+"""Recommendations over HTTP and live catalogues: not there yet."""

@@ -67,6 +67,35 @@ class HeadsConfig:
         require(self.temperature > 0, f"temperature must be above 0, got {self.temperature}")
 
 
+class Standardize(nn.Module):
+    """Centre states and bring them to unit variance, one mean and one scale per position.
+
+    In training with the figures of the batch, afterwards with their running averages, so an item's
+    states do not depend on the items beside it. The scale is one number for all coordinates, so
+    directions in which items differ much keep their weight.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, length: int, dim: int, momentum: float = 0.05) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(length, dim))
+        self.register_buffer("variance", torch.ones(length, 1))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Shapes: (B, L, D) → (B, L, D)."""
+        if not self.training or len(states) < 2:  # one item alone has no variance
+            return (states - self.mean) * (self.variance + 1e-8).rsqrt()
+        mean = states.mean(dim=0)  # (L, D)
+        variance = (states - mean).square().mean(dim=(0, 2))[:, None]  # (L, 1)
+        with torch.no_grad():
+            self.mean.lerp_(mean, self.momentum)
+            self.variance.lerp_(variance, self.momentum)
+        return (states - mean) * (variance + 1e-8).rsqrt()
+
+
 class TokenizerModel(nn.Module):
     """Backbone, projection, quantiser and decoders."""
 
@@ -83,7 +112,8 @@ class TokenizerModel(nn.Module):
         self.temperature = heads.temperature
         hidden, dim, length = backbone.hidden_size, quantizer.dim, quantizer.code_length
         self.backbone = backbone
-        scale = float(backbone.embeddings.detach().std())
+        # Quiet queries: what they read of the item is then most of their state from the start.
+        scale = 0.1 * float(backbone.embeddings.detach().std())
         self.queries = nn.Parameter(torch.randn(length, hidden) * scale)  # (L, H)
         self.projection = nn.Sequential(
             nn.Linear(hidden, heads.projection_width),
@@ -91,6 +121,9 @@ class TokenizerModel(nn.Module):
             nn.Dropout(heads.dropout),
             nn.Linear(heads.projection_width, dim),
         )
+        # What all items share dwarfs what tells them apart, above all with a backbone that starts
+        # at random; standardised states cannot collapse into one point.
+        self.standardize = Standardize(length, dim)
         self.quantizer = TreeQuantizer(quantizer)
         width, attention = heads.decoder_width, heads.decoder_heads
         self.text_decoder = TextDecoder(
@@ -108,7 +141,8 @@ class TokenizerModel(nn.Module):
 
     def states(self, prompts: Prompts) -> Tensor:
         """Projected hidden states of the code queries, before quantisation: (B, L, D)."""
-        out: Tensor = self.projection(self.backbone(prompts, self.queries))
+        projected = self.projection(self.backbone(prompts, self.queries))
+        out: Tensor = self.standardize(projected.float())
         return out
 
     def forward(self, batch: TokenizerBatch) -> dict[str, Tensor]:

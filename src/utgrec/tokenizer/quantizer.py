@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from utgrec.config import require
 
+GAIN = 8.0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QuantizerConfig:
@@ -36,6 +38,8 @@ class QuantizerConfig:
     """Optimiser steps in which states pass through unquantised."""
     start_from_states: bool = True
     """After the warm-up, place the code vectors on states seen in it, instead of at random."""
+    revive_every: int = 50
+    """Optimiser steps after which codes that nothing chose get a state as vector; 0 = never."""
 
     def __post_init__(self) -> None:
         require(self.kind in CODEBOOKS, f"kind is one of {', '.join(CODEBOOKS)}, got {self.kind!r}")
@@ -46,6 +50,7 @@ class QuantizerConfig:
         require(self.code_length >= 2, f"code_length must be at least 2, got {self.code_length}")
         require(self.dim >= 1, f"dim must be at least 1, got {self.dim}")
         require(self.warmup_steps >= 0, f"warmup_steps is at least 0, got {self.warmup_steps}")
+        require(self.revive_every >= 0, f"revive_every is at least 0, got {self.revive_every}")
 
 
 class Quantized(NamedTuple):
@@ -76,8 +81,15 @@ class SimVQCodebook(nn.Module):
     def place(self, vectors: Tensor) -> None:
         """Start from these code vectors, (K, D)."""
         with torch.no_grad():
-            self.basis.copy_(vectors)
-            self.projection.weight.copy_(torch.eye(vectors.shape[1]))
+            # Adam moves every entry by about the learning rate. A large projection over a small
+            # basis lets code vectors follow states that move GAIN times as fast.
+            self.basis.copy_(vectors / GAIN)
+            self.projection.weight.copy_(GAIN * torch.eye(vectors.shape[1]))
+
+    def replace(self, codes: Tensor, vectors: Tensor) -> None:
+        """Give some codes new vectors. Shapes: (M,), (M, D)."""
+        with torch.no_grad():
+            self.basis[codes] = torch.linalg.lstsq(self.projection.weight, vectors.T).solution.T
 
     def loss(self, steps: Tensor, chosen: Tensor) -> Tensor:
         """Pull the chosen code vectors to the steps. Shapes: (M, D), (M, D) → scalar."""
@@ -98,6 +110,11 @@ class VQCodebook(nn.Module):
         """Start from these code vectors, (K, D)."""
         with torch.no_grad():
             self.vectors.copy_(vectors)
+
+    def replace(self, codes: Tensor, vectors: Tensor) -> None:
+        """Give some codes new vectors. Shapes: (M,), (M, D)."""
+        with torch.no_grad():
+            self.vectors[codes] = vectors
 
     def loss(self, steps: Tensor, chosen: Tensor) -> Tensor:
         """Pull the chosen code vectors to the steps. Shapes: (M, D), (M, D) → scalar."""
@@ -126,6 +143,12 @@ class EMACodebook(nn.Module):
         self.vectors.copy_(vectors)
         self.sums.copy_(vectors)
         self.counts.fill_(1.0)
+
+    def replace(self, codes: Tensor, vectors: Tensor) -> None:
+        """Give some codes new vectors. Shapes: (M,), (M, D)."""
+        self.vectors[codes] = vectors
+        self.sums[codes] = vectors
+        self.counts[codes] = 1.0
 
     def loss(self, steps: Tensor, chosen: Tensor) -> Tensor:
         """Code vectors get no gradient, so there is nothing to pull. Returns 0."""
@@ -166,10 +189,12 @@ class TreeQuantizer(nn.Module):
         self.root: Codebook = kind(config.root_size, config.dim)
         self.leaf: Codebook = kind(config.leaf_size, config.dim)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        # The newest states of the warm-up: enough to give every leaf a state of its own.
-        keep = 4 * max(config.root_size, config.leaf_size) if config.start_from_states else 0
+        # The newest steps seen in training: enough to give every leaf one of its own.
+        keep = 4 * max(config.root_size, config.leaf_size)
         self.register_buffer("seen", torch.zeros(keep, config.code_length, config.dim))
         self.register_buffer("seen_count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("root_chosen", torch.zeros(config.root_size, dtype=torch.bool))
+        self.register_buffer("leaf_chosen", torch.zeros(config.leaf_size, dtype=torch.bool))
 
     @property
     def warming_up(self) -> bool:
@@ -182,8 +207,9 @@ class TreeQuantizer(nn.Module):
             states = states.float()
             steps = to_steps(states)  # (B, L, D)
             codes = self.nearest(steps)  # (B, L)
+            if self.training:
+                self._remember(steps.detach(), codes)
             if self.warming_up:
-                self._remember(steps.detach())
                 return Quantized(states, codes, states.new_zeros(()))
             chosen = self.embed(codes)  # (B, L, D)
             loss = 0.5 * (
@@ -209,13 +235,22 @@ class TreeQuantizer(nn.Module):
 
     @torch.no_grad()
     def count_step(self) -> None:
-        """Note one optimiser step; at the end of the warm-up, place the codebooks."""
+        """Note one optimiser step; place the codebooks after the warm-up, revive dead codes."""
         self.step += 1
-        done = int(self.step) == self.config.warmup_steps
-        if done and self.config.start_from_states and int(self.seen_count):
-            filled = self.seen[: int(self.seen_count)]  # (M, L, D)
-            self.root.place(_spread(filled[:, 0], self.config.root_size))
-            self.leaf.place(_spread(filled[:, 1:].flatten(0, 1), self.config.leaf_size))
+        config, after = self.config, int(self.step) - self.config.warmup_steps
+        seen = self.seen[: int(self.seen_count)]  # (M, L, D)
+        if len(seen) == 0 or after < 0:
+            return
+        if after == 0 and config.start_from_states:
+            self.root.place(_spread(seen[:, 0], config.root_size))
+            self.leaf.place(_spread(seen[:, 1:].flatten(0, 1), config.leaf_size))
+        elif config.revive_every and after % config.revive_every == 0:
+            _revive(self.root, self.root_chosen, seen[:, 0])
+            _revive(self.leaf, self.leaf_chosen, seen[:, 1:].flatten(0, 1))
+        else:
+            return
+        self.root_chosen.zero_()
+        self.leaf_chosen.zero_()
 
     def _loss(self, book: Codebook, steps: Tensor, codes: Tensor, chosen: Tensor) -> Tensor:
         flat, vectors = steps.flatten(0, 1), chosen.flatten(0, 1)
@@ -224,12 +259,12 @@ class TreeQuantizer(nn.Module):
         commitment = F.mse_loss(flat, vectors.detach())
         return book.loss(flat, vectors) + self.config.commitment * commitment
 
-    def _remember(self, steps: Tensor) -> None:
-        keep = len(self.seen)
-        if keep:
-            newest = torch.cat([steps, self.seen[: int(self.seen_count)]])[:keep]
-            self.seen[: len(newest)] = newest
-            self.seen_count.fill_(len(newest))
+    def _remember(self, steps: Tensor, codes: Tensor) -> None:
+        newest = torch.cat([steps, self.seen[: int(self.seen_count)]])[: len(self.seen)]
+        self.seen[: len(newest)] = newest
+        self.seen_count.fill_(len(newest))
+        self.root_chosen[codes[:, 0]] = True
+        self.leaf_chosen[codes[:, 1:].flatten()] = True
 
 
 def to_steps(states: Tensor) -> Tensor:
@@ -244,6 +279,19 @@ def squared_distances(steps: Tensor, vectors: Tensor) -> Tensor:
         - 2 * steps @ vectors.T
         + vectors.square().sum(dim=-1)
     )
+
+
+def _revive(book: Codebook, chosen: Tensor, points: Tensor) -> None:
+    """Give codes that were not chosen the vectors of points that are badly served.
+
+    A point is drawn with a probability proportional to its squared distance to its code, as
+    k-means++ does. Shapes: chosen (K,), points (M, D).
+    """
+    dead = torch.nonzero(~chosen).squeeze(1)[: len(points)]
+    if len(dead) == 0:
+        return
+    error = squared_distances(points, book.vectors).min(dim=-1).values.clamp(min=1e-12)  # (M,)
+    book.replace(dead, points[torch.multinomial(error, len(dead))])
 
 
 def _spread(points: Tensor, count: int, rounds: int = 10) -> Tensor:

@@ -1,7 +1,8 @@
 """The embedded backbone: Qwen2-VL's architecture at a few million parameters, made on the spot.
 
-It needs no download: the words come from a byte-level BPE trained on the catalogues' own text, the
-patch embedding is the principal components of the catalogues' own pictures, all else is random.
+It needs no download: the words come from a byte-level BPE trained on the catalogues' own text,
+their vectors from a latent semantic analysis of it, the patch embedding from the principal
+components of the catalogues' own pictures; all else is random.
 """
 
 import dataclasses
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy import sparse
+from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from utgrec.config import require
@@ -20,6 +23,7 @@ from utgrec.tokenizer.backbone import WITH_IMAGE, WITHOUT_IMAGE
 PAD = "<|endoftext|>"
 VISION_START, PICTURE, VISION_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
 VIDEO = "<|video_pad|>"
+LSA_DOCUMENTS = 50_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +124,8 @@ def create_tiny_backbone(
         weight = model.visual.patch_embed.proj.weight
         with torch.no_grad():
             weight.copy_(_principal_patches(patches, config.vision_width).view_as(weight))
+    ids = words(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    _start_from_topics(model.language_model.embed_tokens.weight, ids)
     model.save_pretrained(folder)
 
 
@@ -156,3 +162,43 @@ def _principal_patches(patches: Tensor, width: int) -> Tensor:
     vectors = vectors * vectors[largest, torch.arange(vectors.shape[1])].sign()
     filters: Tensor = (vectors / (variances.clamp(min=0) + 1e-3).pow(0.25)).T.float()
     return filters
+
+
+def _start_from_topics(embeddings: Tensor, documents: Sequence[Sequence[int]]) -> None:
+    """Give tokens that occur in the same items similar vectors: latent semantic analysis.
+
+    From random vectors a few hundred steps do not get past the frequency of words. A vector of
+    equal length for all tokens is added, so that the norm at the entrance of each layer leaves
+    common tokens quiet and rare ones loud, as tf-idf weighs them. Changes `embeddings` (V, H).
+    """
+    size, width = embeddings.shape
+    sample = documents[:: max(1, -(-len(documents) // LSA_DOCUMENTS))]
+    lengths = [len(ids) for ids in sample]
+    rank = min(width - 1, len(sample) - 1, size - 1)
+    if rank < 1 or not any(lengths):
+        return
+    columns = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in sample if ids])
+    rows = np.repeat(np.arange(len(sample)), lengths)
+    counts = sparse.csr_matrix((np.ones(len(columns)), (rows, columns)), (len(sample), size))
+    present = np.bincount(counts.indices, minlength=size)  # documents that have the token
+    idf = np.log((1 + len(sample)) / (1 + present))
+    weighted = counts.multiply(idf).tocsr()
+    lengths_l2 = np.sqrt(weighted.multiply(weighted).sum(axis=1)).A1
+    weighted = sparse.diags(1 / np.maximum(lengths_l2, 1e-9)) @ weighted
+    start = np.ones(min(weighted.shape))
+    _, strengths, vectors = svds(weighted, k=rank, v0=start, solver="arpack")
+    # The root of the strengths: neither all topics equal nor the first one alone.
+    topics = vectors.T * np.sqrt(np.maximum(strengths, 0))  # (V, rank)
+    largest = np.abs(topics).argmax(axis=0)
+    topics = topics * np.sign(topics[largest, np.arange(rank)])
+    topics = topics * idf[:, None]
+    norms = np.linalg.norm(topics, axis=1, keepdims=True)
+    topics /= max(float(norms[present > 0].mean()), 1e-9)
+    with torch.no_grad():
+        typical = float(embeddings.norm(dim=1).mean())
+        known = torch.from_numpy(np.flatnonzero(present > 0))
+        shared = torch.zeros(width)
+        shared[-1] = 1.0
+        placed = torch.zeros(len(known), width)
+        placed[:, :rank] = torch.from_numpy(topics[known.numpy()]).float()
+        embeddings[known] = 0.7 * typical * (placed + shared)

@@ -32,6 +32,10 @@ class TrainingState(NamedTuple):
 def save(folder: Path, state: TrainingState, settings: str) -> None:
     """Write a checkpoint into `folder`, then drop the older ones."""
     name = f"{_PREFIX}{state.step:08d}"
+    # The end of training writes the last step's checkpoint again. To replace a folder takes two
+    # renames, and a kill between them would leave none; a name that sorts after it takes one.
+    while (folder / name).exists():
+        name += "+"
     with storage.new_folder(folder / name) as partial:
         save_file(_plain(state.weights), partial / "weights.safetensors")
         save_file(_plain(state.moments), partial / "moments.safetensors")

@@ -103,7 +103,7 @@ def train(
         describe: names what a batch holds, for the error of a loss that is not finite.
 
     Raises:
-        TrainingError: a loss is not finite.
+        TrainingError: a loss or its gradient is not finite.
         SettingsMismatch: `work` holds a checkpoint of another run.
     """
     from accelerate import Accelerator
@@ -128,17 +128,20 @@ def train(
         current = batch(run.step)
         with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
             losses: dict[str, Tensor] = model(current)
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        if not all(math.isfinite(value) for value in values.values()):
-            raise TrainingError(
-                f"step {run.step}: a loss is not finite ({values}); the batch holds "
-                f"{describe(current)}; lower the learning rate (now {rate:.2g}) or look at these"
-            )
         accelerator.backward(losses["loss"])
         norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        values["gradient_norm"] = float(norm)
+        # Before the step: weights that are not finite must not get into a checkpoint.
+        if not all(math.isfinite(value) for value in values.values()):
+            raise TrainingError(
+                f"step {run.step}: a loss or its gradient is not finite ({values}); the batch "
+                f"holds {describe(current)}; lower the learning rate (now {rate:.2g}) or look at "
+                "these"
+            )
         prepared.step()
         prepared.zero_grad(set_to_none=True)
-        run.count(values, float(norm))
+        run.count(values)
         progress(title, run.step, config.steps, f"loss {values['loss']:.3f}")
         if validate is not None and run.validation_due:
             model.eval()
@@ -208,10 +211,10 @@ class _Run:
     def checkpoint_due(self) -> bool:
         return time.monotonic() - self._saved >= self.config.checkpoint_every_s
 
-    def count(self, values: dict[str, float], norm: float) -> None:
-        """Add one step's losses to the running means; write a row when it is time."""
+    def count(self, values: dict[str, float]) -> None:
+        """Add one step's figures to the running means; write a row when it is time."""
         self.step += 1
-        for name, value in {**values, "gradient_norm": norm}.items():
+        for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         steps = self.step % self.config.log_every or self.config.log_every
         if steps == self.config.log_every or self.step == self.config.steps:

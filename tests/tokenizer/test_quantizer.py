@@ -1,0 +1,355 @@
+"""States → codes → states: what comes back, who gets which gradient, and when it starts."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utgrec.tokenizer.quantizer import (
+    EMACodebook,
+    QuantizerConfig,
+    SimVQCodebook,
+    TreeQuantizer,
+    squared_distances,
+    to_steps,
+)
+
+KINDS = ["simvq", "vq", "ema"]
+
+
+def make(kind: str = "simvq", **settings) -> TreeQuantizer:
+    """A small quantiser that is past its warm-up."""
+    torch.manual_seed(0)
+    values = {"root_size": 5, "leaf_size": 7, "dim": 4, "warmup_steps": 0, **settings}
+    return TreeQuantizer(QuantizerConfig(kind=kind, **values))
+
+
+def draw(count: int = 6, length: int = 3, dim: int = 4, seed: int = 1) -> torch.Tensor:
+    """Random states."""
+    return torch.randn(count, length, dim, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("length", [2, 3, 5])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_alone_rebuild_the_states(kind, training, length):
+    quantizer = make(kind, code_length=length).train(training)
+    before = quantizer.root.vectors.detach().clone()
+    codes = quantizer(draw(length=length)).codes
+    if kind == "ema" and training:
+        assert not torch.equal(before, quantizer.root.vectors)  # they moved after they were used
+        quantizer = make(kind, code_length=length).eval()
+    out = quantizer(draw(length=length))
+    torch.testing.assert_close(quantizer.embed(codes).cumsum(dim=1), out.states)
+    torch.testing.assert_close(quantizer.embed(out.codes).cumsum(dim=1), out.states)
+
+
+def test_codes_of_code_vectors_are_their_own():
+    """vectors → codes is the inverse of codes → vectors."""
+    quantizer = make()
+    codes = torch.cartesian_prod(torch.arange(5), torch.arange(7), torch.arange(7))  # (245, 3)
+    states = quantizer.embed(codes).cumsum(dim=1)
+    out = quantizer(states)
+    assert torch.equal(out.codes, codes)
+    torch.testing.assert_close(out.loss, torch.zeros(()), atol=1e-9, rtol=0)
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 4), st.integers(0, 99))
+def test_steps_and_sums_are_inverses(count, length, dim, seed):
+    states = draw(count, length, dim, seed)
+    torch.testing.assert_close(to_steps(states).cumsum(dim=1), states, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(to_steps(states.cumsum(dim=1)), states, atol=1e-5, rtol=1e-5)
+
+
+def test_steps_by_hand():
+    states = torch.tensor([[[1.0, 2.0], [4.0, 2.0], [3.0, 9.0]]])
+    assert to_steps(states).tolist() == [[[1.0, 2.0], [3.0, 0.0], [-1.0, 7.0]]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nearest_is_found_by_brute_force(kind):
+    quantizer = make(kind)
+    states = draw(200)
+    codes = quantizer(states).codes
+    steps = to_steps(states)
+    quantizer = make(kind)  # moving averages have moved
+    for level, book in enumerate([quantizer.root, quantizer.leaf, quantizer.leaf]):
+        gaps = (steps[:, level, None] - book.vectors[None]).square().sum(dim=-1)  # (200, K)
+        assert torch.equal(codes[:, level], gaps.argmin(dim=-1))
+    assert codes[:, 0].unique().tolist() == list(range(5))
+    assert codes[:, 1:].unique().tolist() == list(range(7))
+
+
+def test_distances_by_hand():
+    found = squared_distances(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0], [4.0, -2.0]]))
+    assert found.tolist() == [[0.0, 25.0]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_goes_straight_through(kind):
+    quantizer = make(kind)
+    states = draw().requires_grad_()
+    slope = draw(seed=2)
+    (quantizer(states).states * slope).sum().backward()
+    assert torch.equal(states.grad, slope)
+    assert all(parameter.grad is None for parameter in quantizer.parameters())
+
+
+def loss_by_hand(quantizer: TreeQuantizer, states: torch.Tensor, commitment: float):
+    """Loss, gradient of the states, and gradient of the code vectors, in plain sums."""
+    steps, codes = to_steps(states), quantizer(states).codes
+    total = 0.0
+    by_step = torch.zeros_like(steps)
+    by_vector = {"root": torch.zeros(5, 4), "leaf": torch.zeros(7, 4)}
+    for name, levels in (("root", [0]), ("leaf", [1, 2])):
+        vectors = getattr(quantizer, name).vectors.detach()
+        numbers = len(states) * len(levels) * 4
+        for item in range(len(states)):
+            for level in levels:
+                code = codes[item, level]
+                gap = vectors[code] - steps[item, level]
+                total += 0.5 * (1 + commitment) * float(gap.square().sum()) / numbers
+                by_step[item, level] = -0.5 * commitment * 2 * gap / numbers
+                by_vector[name][code] += 0.5 * 2 * gap / numbers
+    # s_l = z_l - z_(l-1): a state has its own step's gradient, less that of the next one.
+    by_state = by_step.clone()
+    by_state[:, :-1] -= by_step[:, 1:]
+    return total, by_state, by_vector
+
+
+@pytest.mark.parametrize("commitment", [0.0, 0.25, 2.0])
+def test_loss_and_gradients_by_hand(commitment):
+    quantizer = make("vq", commitment=commitment)
+    states = draw().requires_grad_()
+    out = quantizer(states)
+    out.loss.backward()
+    total, by_state, by_vector = loss_by_hand(quantizer, states.detach(), commitment)
+    assert out.loss.item() == pytest.approx(total)
+    torch.testing.assert_close(states.grad, by_state)
+    torch.testing.assert_close(quantizer.root.vectors.grad, by_vector["root"])
+    torch.testing.assert_close(quantizer.leaf.vectors.grad, by_vector["leaf"])
+
+
+def test_simvq_has_the_same_loss_and_sends_it_through_the_projection():
+    quantizer = make("simvq")
+    states = draw().requires_grad_()
+    out = quantizer(states)
+    out.loss.backward()
+    total, by_state, by_vector = loss_by_hand(quantizer, states.detach(), 0.25)
+    assert out.loss.item() == pytest.approx(total)
+    torch.testing.assert_close(states.grad, by_state)
+    for name in ("root", "leaf"):
+        book = getattr(quantizer, name)
+        slope = by_vector[name]  # (K, D); vectors = basis · Wᵀ
+        torch.testing.assert_close(book.projection.weight.grad, slope.T @ book.basis.detach())
+        torch.testing.assert_close(book.basis.grad, slope @ book.projection.weight.detach())
+
+
+def test_ema_has_only_the_commitment():
+    quantizer = make("ema").eval()
+    states = draw().requires_grad_()
+    out = quantizer(states)
+    out.loss.backward()
+    total, by_state, _ = loss_by_hand(quantizer, states.detach(), 0.25)
+    assert out.loss.item() == pytest.approx(total * 0.25 / 1.25)
+    torch.testing.assert_close(states.grad, by_state)
+    assert list(quantizer.parameters()) == []
+
+
+def test_with_a_frozen_basis_all_vectors_move_through_the_projection():
+    quantizer = make("simvq")
+    for book in (quantizer.root, quantizer.leaf):
+        book.basis.requires_grad_(False)
+    trained = [parameter for parameter in quantizer.parameters() if parameter.requires_grad]
+    assert [tuple(parameter.shape) for parameter in trained] == [(4, 4), (4, 4)]
+    basis, before = quantizer.root.basis.clone(), quantizer.root.vectors.detach().clone()
+    optimizer = torch.optim.SGD(trained, lr=0.5)
+    one_state = draw(1)  # one code is chosen, yet all vectors move
+    for _ in range(3):
+        optimizer.zero_grad()
+        quantizer(one_state).loss.backward()
+        optimizer.step()
+    assert torch.equal(quantizer.root.basis, basis)
+    moved = (quantizer.root.vectors - before).abs().amax(dim=1)
+    assert (moved > 1e-4).all()
+    torch.testing.assert_close(quantizer.root.vectors, basis @ quantizer.root.projection.weight.T)
+
+
+def test_only_chosen_vectors_of_vq_move():
+    quantizer = make("vq")
+    out = quantizer(draw(1))
+    out.loss.backward()
+    chosen = F.one_hot(out.codes[:, 0], 5).bool().any(dim=0)
+    assert torch.equal(quantizer.root.vectors.grad.abs().sum(dim=1) > 0, chosen)
+
+
+def test_basis_starts_with_variance_one_over_the_width():
+    torch.manual_seed(0)
+    basis = SimVQCodebook(4000, 16).basis.detach()
+    assert float(basis.var()) == pytest.approx(1 / 16, rel=0.05)
+    assert float(basis.mean()) == pytest.approx(0, abs=0.01)
+
+
+class TestPrecision:
+    def states(self) -> torch.Tensor:
+        """Many states in a space where neighbours are close."""
+        return draw(500, dim=32)
+
+    def test_autocast_changes_nothing(self):
+        quantizer = make(root_size=256, leaf_size=512, dim=32)
+        plain = quantizer(self.states())
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = quantizer(self.states())
+        assert torch.equal(plain.codes, cast.codes)
+        assert torch.equal(plain.states, cast.states)
+        assert cast.states.dtype == cast.loss.dtype == torch.float32
+        assert torch.equal(plain.loss, cast.loss)
+
+    def test_bfloat16_would_have_been_wrong(self):
+        """The test above can fail: the same search in bfloat16 finds other codes."""
+        quantizer = make(root_size=256, leaf_size=512, dim=32)
+        steps = to_steps(self.states())
+        exact = quantizer.nearest(steps)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = quantizer.nearest(steps)
+        assert 0.001 < float((exact != rough).float().mean()) < 0.2
+
+    def test_states_in_bfloat16_are_read_as_they_are(self):
+        quantizer = make()
+        states = draw().bfloat16()
+        assert torch.equal(quantizer(states).codes, quantizer(states.float()).codes)
+
+
+class TestWarmup:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_it_lasts_exactly_its_steps_and_only_in_training(self, kind):
+        quantizer = make(kind, warmup_steps=3, start_from_states=False).train()
+        states = draw().requires_grad_()
+        for step in range(6):
+            out = quantizer(states)
+            if step < 3:
+                assert torch.equal(out.states, states)
+                assert out.loss.item() == 0
+                quantizer.eval()
+                assert not torch.equal(quantizer(states).states, states)
+                assert quantizer(states).loss.item() > 0
+                quantizer.train()
+            else:
+                assert not torch.equal(out.states, states)
+                assert out.loss.item() > 0
+            quantizer.count_step()
+        assert int(quantizer.step) == 6
+
+    def test_the_step_and_what_was_seen_survive_saving(self):
+        first = make(warmup_steps=3).train()
+        for step in range(2):
+            first(draw(seed=step))
+            first.count_step()
+        second = make(warmup_steps=3).train()
+        second.load_state_dict(first.state_dict())
+        assert second.warming_up
+        for quantizer in (first, second):
+            torch.manual_seed(9)
+            quantizer(draw(seed=2))
+            quantizer.count_step()
+            assert not quantizer.warming_up
+        assert torch.equal(first.root.vectors, second.root.vectors)
+        assert torch.equal(first(draw()).codes, second(draw()).codes)
+
+    def test_without_warmup_there_is_none(self):
+        quantizer = make(warmup_steps=0).train()
+        assert not quantizer.warming_up
+        quantizer.count_step()
+        assert quantizer(draw()).loss.item() > 0
+
+
+class TestStart:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_code_vectors_are_placed_on_the_states(self, kind):
+        """Five far-off clusters of first steps, seven of later ones: each gets code vectors."""
+        settings = {"root_size": 20, "leaf_size": 28, "warmup_steps": 4}
+        quantizer = make(kind, **settings).train()
+        generator = torch.Generator().manual_seed(3)
+        roots = 50 * torch.randn(5, 4, generator=generator)
+        leaves = 50 * torch.randn(7, 4, generator=generator)
+        for _ in range(4):
+            quantizer.zero_grad()
+            choice = torch.randint(35, (40,), generator=generator)
+            steps = torch.stack([roots[choice % 5], leaves[choice % 7], leaves[choice // 5]], 1)
+            steps += 0.1 * torch.randn(steps.shape, generator=generator)
+            before = quantizer.eval()(steps.cumsum(dim=1)).loss
+            quantizer.train()(steps.cumsum(dim=1))
+            torch.manual_seed(0)
+            quantizer.count_step()
+        after = quantizer.eval()(steps.cumsum(dim=1)).loss
+        assert after.item() < 0.001 * before.item()
+        gaps = torch.cdist(quantizer.root.vectors.detach(), quantizer.root.vectors.detach())
+        assert float((gaps + torch.eye(20)).min()) > 1e-4  # no two are equal
+
+    def test_the_newest_states_are_kept(self):
+        quantizer = make(warmup_steps=100).train()  # keeps 4 x 7
+        for step in range(10):
+            quantizer(torch.full((5, 3, 4), float(step)))
+        assert int(quantizer.seen_count) == 28
+        firsts = sorted(quantizer.seen[:, 0, 0].tolist(), reverse=True)
+        assert firsts == [9.0] * 5 + [8.0] * 5 + [7.0] * 5 + [6.0] * 5 + [5.0] * 5 + [4.0] * 3
+
+    def test_a_batch_larger_than_what_is_kept(self):
+        quantizer = make(warmup_steps=1).train()
+        quantizer(draw(100))
+        assert int(quantizer.seen_count) == 28
+        quantizer.count_step()
+        assert torch.isfinite(quantizer.root.vectors).all()
+
+    def test_fewer_states_than_codes(self):
+        quantizer = make(warmup_steps=1).train()
+        quantizer(draw(2))
+        quantizer.count_step()
+        assert len(quantizer.root.vectors.unique(dim=0)) == 5
+        assert len(quantizer.leaf.vectors.unique(dim=0)) == 7
+
+    def test_it_can_be_left_out(self):
+        quantizer = make(warmup_steps=1, start_from_states=False).train()
+        before = quantizer.root.vectors.detach().clone()
+        quantizer(draw())
+        quantizer.count_step()
+        assert torch.equal(quantizer.root.vectors, before)
+
+    def test_nothing_is_placed_later(self):
+        quantizer = make(warmup_steps=1).train()
+        quantizer(draw())
+        for _ in range(3):
+            quantizer.count_step()
+            placed = quantizer.root.vectors.detach().clone()
+        quantizer(draw(seed=7))
+        quantizer.count_step()
+        assert torch.equal(quantizer.root.vectors, placed)
+
+
+class TestMovingAverages:
+    def test_an_update_by_hand(self):
+        book = EMACodebook(3, 2, decay=0.9)
+        book.place(torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]))
+        book.observe(torch.tensor([[1.0, 1.0], [3.0, 1.0], [12.0, 2.0]]), torch.tensor([0, 0, 1]))
+        # counts: 0.9 + 0.1 · (2, 1, 0); sums: 0.9 · old + 0.1 · the sum of the steps
+        torch.testing.assert_close(book.counts, torch.tensor([1.1, 1.0, 0.9]))
+        sums = torch.tensor([[0.4, 0.2], [10.2, 0.2], [0.0, 9.0]])
+        torch.testing.assert_close(book.sums, sums)
+        torch.testing.assert_close(book.vectors, sums / book.counts[:, None])
+        torch.testing.assert_close(book.vectors[2], torch.tensor([0.0, 10.0]))  # unused: stays
+
+    def test_they_follow_a_steady_stream(self):
+        quantizer = make("ema").train()
+        states = draw(50)
+        for _ in range(2500):
+            codes = quantizer(states).codes
+        for code in codes[:, 0].unique():
+            mean = states[codes[:, 0] == code, 0].mean(dim=0)
+            torch.testing.assert_close(quantizer.root.vectors[code], mean, atol=0.02, rtol=0.02)
+
+    def test_they_move_in_training_only(self):
+        quantizer = make("ema").eval()
+        before = quantizer.root.vectors.clone()
+        quantizer(draw())
+        assert torch.equal(quantizer.root.vectors, before)
