@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from mini_run import contents, mini_domains, mini_recipe
 
 import utgrec
+from mini_run import contents, mini_domains, mini_recipe
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.errors import BadConfig, InputError, MissingStage, SettingsMismatch, UnknownItem

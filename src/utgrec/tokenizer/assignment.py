@@ -10,7 +10,7 @@ Shapes: N items · L codes per item · D code dimension · K entries of the last
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import islice, product
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -145,5 +145,7 @@ class _Repair:
                 squared_distances(self.steps[item, level], book).argsort(stable=True).tolist()
                 for level, book in enumerate(self.books[:-1])
             ]
-            self.alternatives[item] = islice(product(*rankings), 1, None)
+            # Rounding or a tie may rank another prefix first than the one found nearest.
+            first = tuple(self.nearest[item, :-1].tolist())
+            self.alternatives[item] = (other for other in product(*rankings) if other != first)
         return next(self.alternatives[item])

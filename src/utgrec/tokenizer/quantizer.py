@@ -1,12 +1,13 @@
 """Turn item states into codes, and codes back into vectors.
 
 A *root* codebook quantises the first step, one *leaf* codebook all later ones (paper §3.2). Three
-kinds of codebook with one contract: `vectors`, `loss` and `observe`.
+kinds of codebook share one contract, `Codebook`.
 
 Shapes: B items · L codes per item · D code dimension · K codebook entries · M steps of a codebook.
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -61,7 +62,31 @@ class Quantized(NamedTuple):
     loss: Tensor  # scalar
 
 
-class SimVQCodebook(nn.Module):
+class Codebook(nn.Module, ABC):
+    """K code vectors and how they learn."""
+
+    @property
+    @abstractmethod
+    def vectors(self) -> Tensor:
+        """The code vectors, (K, D)."""
+
+    @abstractmethod
+    def place(self, vectors: Tensor) -> None:
+        """Start from these code vectors, (K, D)."""
+
+    @abstractmethod
+    def replace(self, codes: Tensor, vectors: Tensor) -> None:
+        """Give some codes new vectors. Shapes: (M,), (M, D)."""
+
+    def loss(self, steps: Tensor, chosen: Tensor) -> Tensor:
+        """Pull the chosen code vectors to the steps. Shapes: (M, D), (M, D) → scalar."""
+        return F.mse_loss(chosen, steps.detach())
+
+    def observe(self, steps: Tensor, codes: Tensor) -> None:
+        """See which codes were chosen in training. Shapes: (M, D), (M,)."""
+
+
+class SimVQCodebook(Codebook):
     """K code vectors kept as basis × projection: one step on the projection moves all of them.
 
     Source: SimVQ (arXiv 2411.02038). Adapting to a new domain freezes the basis.
@@ -78,92 +103,87 @@ class SimVQCodebook(nn.Module):
         projected: Tensor = self.projection(self.basis)
         return projected
 
+    @torch.no_grad()
     def place(self, vectors: Tensor) -> None:
         """Start from these code vectors, (K, D)."""
-        with torch.no_grad():
-            # Adam moves every entry by about the learning rate. A large projection over a small
-            # basis lets code vectors follow states that move GAIN times as fast.
-            self.basis.copy_(vectors / GAIN)
-            self.projection.weight.copy_(GAIN * torch.eye(vectors.shape[1]))
+        # Adam moves every entry by about the learning rate. A large projection over a small basis
+        # lets code vectors follow states that move GAIN times as fast.
+        self.basis.copy_(vectors / GAIN)
+        self.projection.weight.copy_(GAIN * torch.eye(vectors.shape[1]))
 
+    @torch.no_grad()
     def replace(self, codes: Tensor, vectors: Tensor) -> None:
         """Give some codes new vectors. Shapes: (M,), (M, D)."""
-        with torch.no_grad():
-            self.basis[codes] = torch.linalg.lstsq(self.projection.weight, vectors.T).solution.T
-
-    def loss(self, steps: Tensor, chosen: Tensor) -> Tensor:
-        """Pull the chosen code vectors to the steps. Shapes: (M, D), (M, D) → scalar."""
-        return F.mse_loss(chosen, steps.detach())
-
-    def observe(self, steps: Tensor, codes: Tensor) -> None:
-        """Nothing to keep: gradients do the work."""
+        self.basis[codes] = torch.linalg.lstsq(self.projection.weight, vectors.T).solution.T
 
 
-class VQCodebook(nn.Module):
+class VQCodebook(Codebook):
     """K free code vectors, each moved only when it is chosen."""
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
-        self.vectors = nn.Parameter(torch.randn(size, dim) * dim**-0.5)  # (K, D)
+        self.table = nn.Parameter(torch.randn(size, dim) * dim**-0.5)  # (K, D)
 
+    @property
+    def vectors(self) -> Tensor:
+        """The code vectors, (K, D)."""
+        return self.table
+
+    @torch.no_grad()
     def place(self, vectors: Tensor) -> None:
         """Start from these code vectors, (K, D)."""
-        with torch.no_grad():
-            self.vectors.copy_(vectors)
+        self.table.copy_(vectors)
 
+    @torch.no_grad()
     def replace(self, codes: Tensor, vectors: Tensor) -> None:
         """Give some codes new vectors. Shapes: (M,), (M, D)."""
-        with torch.no_grad():
-            self.vectors[codes] = vectors
-
-    def loss(self, steps: Tensor, chosen: Tensor) -> Tensor:
-        """Pull the chosen code vectors to the steps. Shapes: (M, D), (M, D) → scalar."""
-        return F.mse_loss(chosen, steps.detach())
-
-    def observe(self, steps: Tensor, codes: Tensor) -> None:
-        """Nothing to keep: gradients do the work."""
+        self.table[codes] = vectors
 
 
-class EMACodebook(nn.Module):
+class EMACodebook(Codebook):
     """K code vectors that are moving averages of the steps they were chosen for."""
 
-    vectors: Tensor
+    table: Tensor
     counts: Tensor
     sums: Tensor
 
     def __init__(self, size: int, dim: int, decay: float = 0.99) -> None:
         super().__init__()
         self.decay = decay
-        self.register_buffer("vectors", torch.randn(size, dim) * dim**-0.5)  # (K, D)
+        self.register_buffer("table", torch.randn(size, dim) * dim**-0.5)  # (K, D)
         self.register_buffer("counts", torch.ones(size))  # (K,)
-        self.register_buffer("sums", self.vectors.clone())  # (K, D)
+        self.register_buffer("sums", self.table.clone())  # (K, D)
+
+    @property
+    def vectors(self) -> Tensor:
+        """The code vectors, (K, D)."""
+        return self.table
 
     def place(self, vectors: Tensor) -> None:
         """Start from these code vectors, (K, D)."""
-        self.vectors.copy_(vectors)
+        self.table.copy_(vectors)
         self.sums.copy_(vectors)
         self.counts.fill_(1.0)
 
     def replace(self, codes: Tensor, vectors: Tensor) -> None:
         """Give some codes new vectors. Shapes: (M,), (M, D)."""
-        self.vectors[codes] = vectors
+        self.table[codes] = vectors
         self.sums[codes] = vectors
         self.counts[codes] = 1.0
 
     def loss(self, steps: Tensor, chosen: Tensor) -> Tensor:
-        """Code vectors get no gradient, so there is nothing to pull. Returns 0."""
+        """Averages need no gradient, so there is nothing to pull. Returns 0."""
         return steps.new_zeros(())
 
     @torch.no_grad()
     def observe(self, steps: Tensor, codes: Tensor) -> None:
         """Move the averages. Shapes: (M, D), (M,)."""
-        chosen = F.one_hot(codes, len(self.vectors)).to(steps.dtype)  # (M, K)
+        chosen = F.one_hot(codes, len(self.table)).to(steps.dtype)  # (M, K)
         self.counts.mul_(self.decay).add_(chosen.sum(dim=0), alpha=1 - self.decay)
         self.sums.mul_(self.decay).add_(chosen.T @ steps, alpha=1 - self.decay)
-        self.vectors.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
+        self.table.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
 
 
-Codebook = SimVQCodebook | VQCodebook | EMACodebook
 CODEBOOKS: dict[str, type[SimVQCodebook] | type[VQCodebook] | type[EMACodebook]] = {
     "simvq": SimVQCodebook,
     "vq": VQCodebook,
