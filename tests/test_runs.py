@@ -170,7 +170,7 @@ class TestPlan:
     def test_names_that_are_no_folder_names_are_refused(self, domains, name):
         domain = Domain.open(domains[0])
         domain.name = name
-        with pytest.raises(BadConfig, match="domain name .* must be letters"):
+        with pytest.raises(BadConfig, match=r"domain name .* must be letters"):
             check_names([domain])
 
     def test_names_must_be_different_and_there_must_be_one(self, domains):

@@ -147,7 +147,7 @@ class TestSettings:
         interrupted(tmp_path, batch=stop_in_batch(4))
         with pytest.raises(SettingsMismatch, match="other settings or other input"):
             run(tmp_path, learning_rate=0.01)
-        with pytest.raises(SettingsMismatch, match="remove .* to start anew"):
+        with pytest.raises(SettingsMismatch, match=r"remove .* to start anew"):
             run(tmp_path, inputs={"domain": "2"})
 
     def test_the_seed_matters(self, whole, tmp_path):

@@ -185,7 +185,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_p
             return {"loss": super().forward(batch)["loss"] + (far.sqrt() if batch == 2 else 0.0)}
 
     module = Cliff(slope=1.0)
-    with pytest.raises(TrainingError, match="step 2: .*'gradient_norm': (nan|inf)"):
+    with pytest.raises(TrainingError, match=r"step 2: .*'gradient_norm': (nan|inf)"):
         train_flat(tmp_path, module)
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
 

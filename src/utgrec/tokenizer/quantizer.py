@@ -8,6 +8,7 @@ Shapes: B items · L codes per item · D code dimension · K codebook entries ·
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -184,7 +185,7 @@ class EMACodebook(Codebook):
         self.table.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
 
 
-CODEBOOKS: dict[str, type[SimVQCodebook] | type[VQCodebook] | type[EMACodebook]] = {
+CODEBOOKS: dict[str, Callable[[int, int], Codebook]] = {
     "simvq": SimVQCodebook,
     "vq": VQCodebook,
     "ema": EMACodebook,
@@ -201,6 +202,8 @@ class TreeQuantizer(nn.Module):
     step: Tensor
     seen: Tensor
     seen_count: Tensor
+    root_chosen: Tensor
+    leaf_chosen: Tensor
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
