@@ -19,12 +19,13 @@ LENGTH = 3
 def own_inputs(backbone, items, row, picture_files):
     """An item's prompt as transformers wants it: ids, kinds of token, pixels and grid.
 
-    The code queries stand on ids that nothing else uses: the last ones of the vocabulary.
+    The code queries stand on ids that nothing else in the prompt uses.
     """
     prompts = build_prompts(items, np.array([row]), backbone, LENGTH)
     ids = prompts.tokens.clone()
-    ids[0, -LENGTH:] = torch.arange(len(backbone.embeddings))[-LENGTH:]
-    assert not set(ids[0, :-LENGTH].tolist()) & set(ids[0, -LENGTH:].tolist())
+    used = set(ids[0, :-LENGTH].tolist())
+    free = [token for token in range(len(backbone.embeddings)) if token not in used]
+    ids[0, -LENGTH:] = torch.tensor(free[-LENGTH:])
     inputs = {
         "input_ids": ids,
         "mm_token_type_ids": (ids == backbone.model.config.image_token_id).int(),
@@ -54,7 +55,7 @@ def test_the_forward_pass_is_that_of_transformers(backbone, items, picture_files
     prompts, inputs = own_inputs(backbone, items, row, picture_files)
     queries = torch.randn(LENGTH, 32, generator=torch.Generator().manual_seed(row))
     theirs = copy.deepcopy(backbone.model)
-    theirs.language_model.embed_tokens.weight[-LENGTH:] = queries
+    theirs.language_model.embed_tokens.weight[inputs["input_ids"][0, -LENGTH:]] = queries
     expected = theirs(**inputs).last_hidden_state[0, -LENGTH:]
     torch.testing.assert_close(backbone(prompts, queries)[0], expected, atol=1e-5, rtol=1e-4)
 

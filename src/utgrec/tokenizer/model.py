@@ -147,6 +147,8 @@ class TokenizerModel(nn.Module):
 
     def forward(self, batch: TokenizerBatch) -> dict[str, Tensor]:
         """All losses of a batch by name; "loss" is their weighted sum."""
+        if self.training:
+            self.quantizer.prepare_step()
         states = self.states(batch.prompts)  # (B, L, D)
         quantized = self.quantizer(states)
         text = self.text_decoder(

@@ -257,9 +257,8 @@ class TreeQuantizer(nn.Module):
         return torch.cat([root, leaf], dim=1)
 
     @torch.no_grad()
-    def count_step(self) -> None:
-        """Note one optimiser step; place the codebooks after the warm-up, revive dead codes."""
-        self.step += 1
+    def prepare_step(self) -> None:
+        """Before a training step: place the codebooks after the warm-up, revive dead codes."""
         config, after = self.config, int(self.step) - self.config.warmup_steps
         seen = self.seen[: int(self.seen_count)]  # (M, L, D)
         if len(seen) == 0 or after < 0:
@@ -274,6 +273,10 @@ class TreeQuantizer(nn.Module):
             return
         self.root_chosen.zero_()
         self.leaf_chosen.zero_()
+
+    def count_step(self) -> None:
+        """Note that a training step was taken."""
+        self.step += 1
 
     def _loss(self, book: Codebook, steps: Tensor, codes: Tensor, chosen: Tensor) -> Tensor:
         flat, vectors = steps.flatten(0, 1), chosen.flatten(0, 1)

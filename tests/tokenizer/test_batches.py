@@ -1,0 +1,166 @@
+"""Training batches: who is in them, with whom, and that the number alone decides."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from small_items import TEXTS
+
+from utgrec.data.neighbours import find_neighbours
+from utgrec.data.split import Split
+from utgrec.tokenizer.batches import PairBatches
+
+# Items 0-2 form a triangle, 3-4 a pair, 5 was taken alone; 6 and 7 by nobody.
+HISTORIES = [[0, 1, 2, 0], [3, 4], [4, 3], [5], [1, 2, 1]]
+TRAINED = np.arange(6)
+
+
+def neighbours():
+    """The graph of the histories."""
+    split = Split(
+        offsets=np.cumsum([0, *map(len, HISTORIES)]),
+        train=np.array([item for history in HISTORIES for item in history], np.int32),
+        valid=np.full(5, -1, np.int32),
+        test=np.full(5, -1, np.int32),
+    )
+    return find_neighbours(split, len(TEXTS))
+
+
+def make(items, backbone, batch_size=4, seed=0):
+    """Batches over the odd items."""
+    return PairBatches(
+        items,
+        neighbours(),
+        TRAINED,
+        backbone,
+        code_length=3,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+def same(first, second):
+    """Whether two batches are equal in everything."""
+    flat = [*first._replace(prompts=None), *first.prompts]
+    other = [*second._replace(prompts=None), *second.prompts]
+    return all(
+        a is b is None or np.array_equal(np.asarray(a), np.asarray(b))
+        for a, b in zip(flat, other, strict=True)
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Anchors and partners of every batch, as they were drawn."""
+    calls = []
+    collate = PairBatches.collate
+
+    def watch(self, anchors, partners):
+        calls.append((anchors, partners))
+        return collate(self, anchors, partners)
+
+    monkeypatch.setattr(PairBatches, "collate", watch)
+    return calls
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 5, 100])
+def test_every_trained_item_is_an_anchor_once_per_epoch(items, backbone, asked, batch_size):
+    batches = make(items, backbone, batch_size)
+    for epoch in range(3):
+        asked.clear()
+        for place in range(batches.per_epoch):
+            batches(epoch * batches.per_epoch + place)
+        assert sorted(np.concatenate([anchors for anchors, _ in asked])) == list(TRAINED)
+        assert max(len(anchors) for anchors, _ in asked) <= max(1, batch_size // 2)
+
+
+def test_a_batch_is_a_function_of_its_number(items, backbone):
+    numbers = [0, 1, 2, 3, 4, 5, 6, 7]
+    batches = make(items, backbone)
+    first = {number: batches(number) for number in numbers}
+    for number in [7, 0, 3, 3, 6, 1]:  # any order, also from a new object
+        assert same(first[number], batches(number))
+        assert same(first[number], make(items, backbone)(number))
+    other = make(items, backbone, seed=1)
+    assert not all(same(first[number], other(number)) for number in numbers)
+
+
+def test_partners_are_real_neighbours_and_only_trained_items_are_drawn(items, backbone, asked):
+    batches, graph = make(items, backbone), neighbours()
+    drawn = Counter()
+    for number in range(40 * batches.per_epoch):
+        batch = batches(number)
+        assert len(set(batch.rows)) == len(batch.rows)
+        assert set(batch.rows) <= set(TRAINED)
+        for row, partner in zip(batch.rows, batch.partner.tolist(), strict=True):
+            if row == 5:
+                assert partner == -1
+            else:
+                assert batch.rows[partner] in graph.of(row)
+                drawn[int(row), int(batch.rows[partner])] += 1
+        anchors, partners = asked[-1]
+        assert set(batch.rows) == {*anchors, *partners}
+    assert set(drawn) == {(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (3, 4), (4, 3)}
+    # 1 and 2 follow one another three times, 1 and 0 once.
+    pairs = [(a, p) for anchors, partners in asked for a, p in zip(anchors, partners, strict=True)]
+    counts = Counter(partner for anchor, partner in pairs if anchor == 1)
+    assert 0.6 < counts[2] / (counts[0] + counts[2]) < 0.9
+
+
+def test_pairs_are_symmetric(items, backbone):
+    batches = make(items, backbone, batch_size=2)
+    for number in range(batches.per_epoch):
+        batch = batches(number)
+        if len(batch.rows) == 2:
+            assert batch.partner.tolist() == [1, 0]
+        else:
+            assert (batch.rows.tolist(), batch.partner.tolist()) == ([5], [-1])
+
+
+def test_an_item_without_neighbours_and_one_that_is_both(items, backbone):
+    batch = make(items, backbone).collate(np.array([0, 1, 5]), np.array([1, 2, 5]))
+    assert batch.rows.tolist() == [0, 1, 2, 5]
+    # 0 drew 1; 1 drew 2, and keeps what it drew; 2 serves the anchor that drew it.
+    assert batch.partner.tolist() == [1, 2, 1, -1]
+
+
+def test_false_negatives_are_the_graph(items, backbone):
+    batch = make(items, backbone).collate(np.array([0, 3, 5]), np.array([1, 4, 5]))
+    assert batch.rows.tolist() == [0, 1, 3, 4, 5]
+    graph = neighbours()
+    for place, row in enumerate(batch.rows):
+        for other, column in enumerate(batch.rows):
+            assert bool(batch.false_negatives[place, other]) == (column in graph.of(row))
+
+
+def test_contents_are_those_of_the_items(items, backbone):
+    batch = make(items, backbone).collate(np.array([0, 4, 1]), np.array([2, 3, 2]))
+    assert batch.words.shape[1] == max(len(items.words[row]) for row in batch.rows)
+    for place, row in enumerate(batch.rows):
+        words = items.words[row]
+        assert batch.words[place, : len(words)].tolist() == words.tolist()
+        assert (batch.words[place, len(words) :] == -100).all()
+        latent = items.latent_rows[row]
+        assert bool(batch.has_image[place]) == (latent >= 0)
+        expected = items.latents[latent] if latent >= 0 else torch.zeros_like(items.latents[0])
+        assert torch.equal(batch.latents[place], expected)
+    assert int(batch.prompts.lengths.max()) == batch.prompts.tokens.shape[1]
+
+
+def test_items_without_words_make_a_batch(items, backbone):
+    batch = make(items, backbone).collate(np.array([1]), np.array([1]))
+    assert batch.words.tolist() == [[-100]]
+    assert batch.partner.tolist() == [-1]
+
+
+def test_batches_hold_like_lengths(items, backbone, asked):
+    """Sorted within a pool: the spread of lengths inside batches is below that of a random cut."""
+    batches = make(items, backbone, batch_size=4)
+    spreads = []
+    for number in range(batches.per_epoch):
+        batches(number)
+        lengths = items.lengths[asked[-1][0]]
+        spreads.append(lengths.max() - lengths.min())
+    ordered = np.sort(items.lengths[TRAINED]).reshape(-1, 2)
+    assert sorted(spreads) == sorted(ordered[:, 1] - ordered[:, 0])

@@ -1,0 +1,118 @@
+"""What is read of the items once: words, picture features, latents."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from small_items import LATENTS, MAX_TEXT_TOKENS, SHAPES, TEXTS, draw_picture
+
+from utgrec.tokenizer.backbone import open_picture
+from utgrec.tokenizer.items import build_prompts, by_length, read_items
+
+
+def test_words_are_cut_and_nothing_else_is(backbone, items):
+    full = backbone.token_ids(TEXTS)
+    assert max(map(len, full)) > MAX_TEXT_TOKENS
+    for ids, cut in zip(full, items.words, strict=True):
+        assert cut.tolist() == ids[:MAX_TEXT_TOKENS]
+    assert len(items.words[1]) == 0
+
+
+def test_features_and_latents_belong_to_their_items(backbone, codec, items, picture_files):
+    assert len(items) == len(TEXTS)
+    for row, path in enumerate(picture_files):
+        features = items.features[items.feature_offsets[row] : items.feature_offsets[row + 1]]
+        if path is None:
+            assert items.latent_rows[row] == -1
+            assert items.grids[row].tolist() == [0, 0]
+            assert len(features) == 0
+            continue
+        picture = open_picture(path)
+        seen = backbone.picture_features([picture])
+        assert items.grids[row].tolist() == seen.grids[0].tolist()
+        torch.testing.assert_close(features, seen.features, atol=1e-4, rtol=1e-4)
+        latents = items.latents[items.latent_rows[row]]
+        torch.testing.assert_close(latents, codec.encode([picture])[0], atol=1e-4, rtol=1e-4)
+    assert sorted(items.latent_rows[items.latent_rows >= 0]) == list(range(len(items.latents)))
+    assert items.unreadable == []
+
+
+def test_how_many_pictures_are_read_at_once_does_not_matter(
+    backbone, codec, items, picture_files, monkeypatch
+):
+    monkeypatch.setattr("utgrec.tokenizer.items.PICTURES_AT_ONCE", 2)
+    told = []
+    again = read_items(
+        TEXTS,
+        picture_files,
+        backbone,
+        codec,
+        MAX_TEXT_TOKENS,
+        lambda work, done, total, note="": told.append((done, total)),
+    )
+    torch.testing.assert_close(again.features, items.features, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(again.latents, items.latents, atol=1e-4, rtol=1e-4)
+    assert np.array_equal(again.latent_rows, items.latent_rows)
+    assert told == [(2, 6), (4, 6), (6, 6)]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 64])
+def test_an_unreadable_picture_leaves_its_item_to_its_words(
+    backbone, codec, items, picture_files, tmp_path, caplog, monkeypatch, at_once
+):
+    monkeypatch.setattr("utgrec.tokenizer.items.PICTURES_AT_ONCE", at_once)
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    paths = [*picture_files]
+    paths[0], paths[3], paths[6] = tmp_path / "broken.png", tmp_path / "missing.png", None
+    with caplog.at_level(logging.WARNING):
+        read = read_items(TEXTS, paths, backbone, codec, MAX_TEXT_TOKENS)
+    assert read.unreadable == [0, 3]
+    assert "broken.png" in caplog.text
+    assert "missing.png" in caplog.text
+    assert [row for row in range(8) if read.latent_rows[row] >= 0] == [1, 4, 7]
+    words_only = read_items(TEXTS, [None] * 8, backbone, codec, MAX_TEXT_TOKENS)
+    for row in range(8):
+        expected = items if row in (1, 4, 7) else words_only
+        ours = build_prompts(read, np.array([row]), backbone, 3)
+        theirs = build_prompts(expected, np.array([row]), backbone, 3)
+        for name in ("tokens", "positions", "lengths", "picture"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name))
+        torch.testing.assert_close(ours.features, theirs.features, atol=1e-4, rtol=1e-4)
+
+
+def test_without_any_picture(backbone, codec):
+    read = read_items(TEXTS, [None] * 8, backbone, codec, MAX_TEXT_TOKENS)
+    assert read.features.shape == (0, 32)
+    assert read.latents.shape == (0, LATENTS.grid, LATENTS.channels)
+    assert not build_prompts(read, np.arange(8), backbone, 3).picture.any()
+
+
+def test_padding_is_on_the_right_and_never_a_picture(backbone, items):
+    prompts = build_prompts(items, np.arange(8), backbone, 3)
+    width = prompts.tokens.shape[1]
+    assert width == int(prompts.lengths.max())
+    beyond = torch.arange(width) >= prompts.lengths[:, None]
+    assert not prompts.picture[beyond].any()
+    assert int(prompts.picture.sum()) == len(prompts.features)
+
+
+def test_rows_are_cut_by_length_and_none_is_lost(items):
+    rows = np.array([5, 0, 7, 2, 3])
+    parts = list(by_length(items, rows, 2))
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert sorted(np.concatenate(parts)) == [0, 2, 3, 5, 7]
+    lengths = items.lengths[np.concatenate(parts)]
+    assert (np.diff(lengths) >= 0).all()
+
+
+def test_lengths_are_words_and_picture_tokens(items):
+    for row, shape in enumerate(SHAPES):
+        tokens = 0 if shape is None else int(items.grids[row].prod())
+        assert items.lengths[row] == len(items.words[row]) + tokens
+
+
+def test_a_picture_far_larger_than_the_model_reads_is_made_smaller(backbone, codec, tmp_path):
+    draw_picture(700, 500, seed=0).save(tmp_path / "large.png")
+    read = read_items(["x"], [tmp_path / "large.png"], backbone, codec, MAX_TEXT_TOKENS)
+    assert 4 <= read.grids.prod() <= 12
