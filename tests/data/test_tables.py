@@ -99,7 +99,7 @@ def test_columns_without_values_and_of_mixed_types(tmp_path: Path) -> None:
         ("t.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16"),
         ("t.csv", b"a,b,a\n1,2,3\n", "names a column twice: a"),
         ("t.csv", b"\xff,b\n", "line 1: broken encoding"),
-        ("t.csv.gz", gzip.compress(b"a,b\n1,2\n" * 100)[:-9], "not a whole gzip file"),
+        ("t.csv.gz", gzip.compress(b"a,b\n1,2\n" * 100, mtime=0)[:-9], "not a whole gzip file"),
         ("t.csv.gz", b"a,b\n1,2\n", "not a whole gzip file"),
         ("t.json", b'[{"a": 1}]', "one JSON array"),
         ("t.parquet", b"PAR1 not really", "not a readable Parquet file"),

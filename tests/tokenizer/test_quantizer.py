@@ -30,6 +30,14 @@ def draw(count: int = 6, length: int = 3, dim: int = 4, seed: int = 1) -> torch.
     return torch.randn(count, length, dim, generator=torch.Generator().manual_seed(seed))
 
 
+def train_step(quantizer: TreeQuantizer, states: torch.Tensor):
+    """What the model does with its quantiser in one training step."""
+    quantizer.prepare_step()
+    out = quantizer(states)
+    quantizer.count_step()
+    return out
+
+
 @pytest.mark.parametrize("length", [2, 3, 5])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
@@ -227,41 +235,37 @@ class TestWarmup:
         quantizer = make(kind, warmup_steps=3, start_from_states=False).train()
         states = draw().requires_grad_()
         for step in range(6):
-            out = quantizer(states)
             if step < 3:
-                assert torch.equal(out.states, states)
-                assert out.loss.item() == 0
                 quantizer.eval()
                 assert not torch.equal(quantizer(states).states, states)
                 assert quantizer(states).loss.item() > 0
                 quantizer.train()
-            else:
-                assert not torch.equal(out.states, states)
-                assert out.loss.item() > 0
-            quantizer.count_step()
+            out = train_step(quantizer, states)
+            assert torch.equal(out.states, states) == (step < 3)
+            assert (out.loss.item() == 0) == (step < 3)
         assert int(quantizer.step) == 6
 
     def test_the_step_and_what_was_seen_survive_saving(self):
-        first = make(warmup_steps=3).train()
+        first = make(warmup_steps=3, revive_every=2).train()
         for step in range(2):
-            first(draw(seed=step))
-            first.count_step()
-        second = make(warmup_steps=3).train()
+            train_step(first, draw(seed=step))
+        second = make(warmup_steps=3, revive_every=2).train()
         second.load_state_dict(first.state_dict())
         assert second.warming_up
-        for quantizer in (first, second):
-            torch.manual_seed(9)
-            quantizer(draw(seed=2))
-            quantizer.count_step()
-            assert not quantizer.warming_up
+        for step in range(2, 8):
+            outs = []
+            for quantizer in (first, second):
+                torch.manual_seed(step)
+                outs.append(train_step(quantizer, draw(seed=step)))
+                assert quantizer.warming_up == (step < 2)
+            assert torch.equal(outs[0].states, outs[1].states)
+            assert torch.equal(outs[0].codes, outs[1].codes)
         assert torch.equal(first.root.vectors, second.root.vectors)
-        assert torch.equal(first(draw()).codes, second(draw()).codes)
 
     def test_without_warmup_there_is_none(self):
         quantizer = make(warmup_steps=0).train()
         assert not quantizer.warming_up
-        quantizer.count_step()
-        assert quantizer(draw()).loss.item() > 0
+        assert train_step(quantizer, draw()).loss.item() > 0
 
 
 class TestStart:
@@ -274,14 +278,13 @@ class TestStart:
         roots = 50 * torch.randn(5, 4, generator=generator)
         leaves = 50 * torch.randn(7, 4, generator=generator)
         for _ in range(4):
-            quantizer.zero_grad()
             choice = torch.randint(35, (40,), generator=generator)
             steps = torch.stack([roots[choice % 5], leaves[choice % 7], leaves[choice // 5]], 1)
             steps += 0.1 * torch.randn(steps.shape, generator=generator)
-            before = quantizer.eval()(steps.cumsum(dim=1)).loss
-            quantizer.train()(steps.cumsum(dim=1))
-            torch.manual_seed(0)
-            quantizer.count_step()
+            train_step(quantizer, steps.cumsum(dim=1))
+        before = quantizer.eval()(steps.cumsum(dim=1)).loss
+        torch.manual_seed(0)
+        quantizer.train().prepare_step()
         after = quantizer.eval()(steps.cumsum(dim=1)).loss
         assert after.item() < 0.001 * before.item()
         gaps = torch.cdist(quantizer.root.vectors.detach(), quantizer.root.vectors.detach())
@@ -297,34 +300,94 @@ class TestStart:
 
     def test_a_batch_larger_than_what_is_kept(self):
         quantizer = make(warmup_steps=1).train()
-        quantizer(draw(100))
+        train_step(quantizer, draw(100))
         assert int(quantizer.seen_count) == 28
-        quantizer.count_step()
+        quantizer.prepare_step()
         assert torch.isfinite(quantizer.root.vectors).all()
 
     def test_fewer_states_than_codes(self):
         quantizer = make(warmup_steps=1).train()
-        quantizer(draw(2))
-        quantizer.count_step()
+        train_step(quantizer, draw(2))
+        quantizer.prepare_step()
         assert len(quantizer.root.vectors.unique(dim=0)) == 5
         assert len(quantizer.leaf.vectors.unique(dim=0)) == 7
 
     def test_it_can_be_left_out(self):
-        quantizer = make(warmup_steps=1, start_from_states=False).train()
+        quantizer = make(warmup_steps=1, start_from_states=False, revive_every=2).train()
         before = quantizer.root.vectors.detach().clone()
-        quantizer(draw())
-        quantizer.count_step()
+        train_step(quantizer, draw())
+        quantizer.prepare_step()
         assert torch.equal(quantizer.root.vectors, before)
 
-    def test_nothing_is_placed_later(self):
-        quantizer = make(warmup_steps=1).train()
-        quantizer(draw())
+    def test_nothing_is_placed_before_or_later(self):
+        quantizer = make(warmup_steps=2, revive_every=0).train()
+        moved = []
+        for step in range(5):
+            before = quantizer.root.vectors.detach().clone()
+            train_step(quantizer, draw(seed=step))
+            moved.append(not torch.equal(before, quantizer.root.vectors))
+        assert moved == [False, False, True, False, False]
+
+
+class TestRevival:
+    def trained(self, kind: str, **settings) -> TreeQuantizer:
+        """A quantiser with one code on the states and all others far away."""
+        quantizer = make(kind, revive_every=3, **settings).train()
+        far = 1000 + 10 * torch.arange(5.0)[:, None].expand(5, 4)
+        quantizer.root.place(torch.cat([torch.zeros(1, 4), far[1:]]))
+        return quantizer
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_codes_that_nothing_chose_get_states(self, kind):
+        quantizer = self.trained(kind)
+        states = draw(40)
+        losses = [train_step(quantizer, states).loss.item() for _ in range(3)]
+        assert quantizer(states).codes[:, 0].unique().tolist() == [0]
+        used = quantizer.root.vectors.detach()[0].clone()
+        out = train_step(quantizer, states)  # the fourth step begins with a revival
+        assert out.loss.item() < losses[-1]
+        assert len(out.codes[:, 0].unique()) == 5
+        if kind != "ema":  # averages move with every step
+            vectors = quantizer.root.vectors.detach()
+            torch.testing.assert_close(vectors[0], used)  # the code in use stays
+            gaps = torch.cdist(vectors[1:], states[:, 0]).amin(dim=1)
+            torch.testing.assert_close(gaps, torch.zeros(4), atol=1e-3, rtol=0)
+
+    def test_codes_in_use_stay_where_they_are(self):
+        quantizer = make("vq", revive_every=1).train()
+        codes = torch.cartesian_prod(torch.arange(5), torch.arange(7), torch.arange(7))
+        states = quantizer.embed(codes).cumsum(dim=1).detach()
+        before = [book.vectors.detach().clone() for book in (quantizer.root, quantizer.leaf)]
         for _ in range(3):
-            quantizer.count_step()
-            placed = quantizer.root.vectors.detach().clone()
-        quantizer(draw(seed=7))
-        quantizer.count_step()
-        assert torch.equal(quantizer.root.vectors, placed)
+            train_step(quantizer, states)
+        assert torch.equal(quantizer.root.vectors, before[0])
+        assert torch.equal(quantizer.leaf.vectors, before[1])
+
+    def test_it_counts_the_choices_since_the_last_one_only(self):
+        quantizer = self.trained("vq")
+        near, far = draw(40), draw(40) + torch.tensor([1010.0, 1010, 1010, 1010])
+        for step in range(3):
+            train_step(quantizer, near if step else far)
+        train_step(quantizer, near)  # code 1 was chosen in the first step: it lives
+        torch.testing.assert_close(quantizer.root.vectors[1], torch.full((4,), 1010.0))
+        for _ in range(3):
+            train_step(quantizer, near)
+        assert quantizer.root.vectors[1].abs().max() < 10  # not chosen again: it has moved
+
+    def test_it_can_be_left_out(self):
+        quantizer = self.trained("vq")
+        other = make("vq", revive_every=0).train()
+        other.load_state_dict(quantizer.state_dict())
+        before = other.root.vectors.detach().clone()
+        for _ in range(8):
+            train_step(other, draw(40))
+        assert torch.equal(other.root.vectors, before)
+
+    def test_only_training_counts(self):
+        quantizer = self.trained("vq").eval()
+        quantizer(draw(40))
+        assert int(quantizer.seen_count) == 0
+        assert not quantizer.root_chosen.any()
 
 
 class TestMovingAverages:

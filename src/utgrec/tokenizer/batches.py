@@ -18,6 +18,7 @@ from torch import Tensor
 from utgrec.data.neighbours import Neighbours
 from utgrec.tokenizer.backbone import Backbone, Prompts
 from utgrec.tokenizer.items import ItemInputs, build_prompts
+from utgrec.tokenizer.shapes import round_up
 
 # Batches of a shuffled epoch are sorted by length within pools of this many batches.
 POOL = 16
@@ -72,7 +73,12 @@ class PairBatches:
             self._epoch, self._order = epoch, self._shuffle(epoch)
         anchors = self._order[place]
         rng = np.random.default_rng([self.seed, 1, number])
-        return self.collate(anchors, self.neighbours.draw(anchors, rng).astype(np.int64))
+        partners = self.neighbours.draw(anchors, rng).astype(np.int64)
+        # Items met twice leave room for others, which come without a partner.
+        spare = 2 * self.anchors - len(np.union1d(anchors, partners))
+        others = np.setdiff1d(self.trained, np.concatenate([anchors, partners]))
+        filling = rng.choice(others, min(spare, len(others)), replace=False)
+        return self.collate(np.concatenate([anchors, filling]), np.concatenate([partners, filling]))
 
     def collate(
         self, anchors: npt.NDArray[np.int64], partners: npt.NDArray[np.int64]
@@ -112,7 +118,7 @@ class PairBatches:
 
 
 def _pad(words: list[npt.NDArray[np.int64]]) -> Tensor:
-    longest = max(1, max(len(ids) for ids in words))
+    longest = round_up(max(1, max(len(ids) for ids in words)))
     out = np.full((len(words), longest), -100, dtype=np.int64)
     for row, ids in enumerate(words):
         out[row, : len(ids)] = ids

@@ -20,6 +20,7 @@ from utgrec.errors import BadImage
 from utgrec.progress import Progress, silent
 from utgrec.tokenizer.backbone import Backbone, Prompts, open_picture
 from utgrec.tokenizer.latents import PatchPCA
+from utgrec.tokenizer.shapes import round_up
 
 log = logging.getLogger(__name__)
 PICTURES_AT_ONCE = 64
@@ -103,7 +104,7 @@ def build_prompts(
     """Lay out the prompts of some items, padded on the right. Shapes: rows (B,) → Prompts."""
     parts = [_prompt(items, int(row), backbone) for row in rows]
     lengths = np.array([len(part.tokens) + code_length for part in parts])
-    size = (len(parts), int(lengths.max()))
+    size = (len(parts), round_up(int(lengths.max())))
     tokens = np.full(size, backbone.text_tokenizer.pad_token_id, dtype=np.int64)
     picture = np.zeros(size, dtype=bool)
     positions = np.zeros((3, *size), dtype=np.int64)

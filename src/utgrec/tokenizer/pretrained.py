@@ -48,6 +48,11 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        require(
+            self.quantizer.warmup_steps < self.trainer.steps,
+            f"the quantiser's warmup_steps ({self.quantizer.warmup_steps}) must be fewer than the "
+            f"trainer's steps ({self.trainer.steps}): codebooks are placed after the warm-up",
+        )
 
 
 class ItemTokenizer:

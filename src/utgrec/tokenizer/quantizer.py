@@ -266,10 +266,10 @@ class TreeQuantizer(nn.Module):
         if after == 0 and config.start_from_states:
             self.root.place(_spread(seen[:, 0], config.root_size))
             self.leaf.place(_spread(seen[:, 1:].flatten(0, 1), config.leaf_size))
-        elif config.revive_every and after % config.revive_every == 0:
+        elif config.revive_every and after > 0 and after % config.revive_every == 0:
             _revive(self.root, self.root_chosen, seen[:, 0])
             _revive(self.leaf, self.leaf_chosen, seen[:, 1:].flatten(0, 1))
-        else:
+        elif after > 0:
             return
         self.root_chosen.zero_()
         self.leaf_chosen.zero_()

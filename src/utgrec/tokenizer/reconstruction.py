@@ -10,10 +10,12 @@ G latents of a picture · C latent channels · W decoder width.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utgrec.tokenizer.diffusion import DiffusionHead
-from utgrec.tokenizer.logsumexp import chunked_logsumexp
+from utgrec.tokenizer.logsumexp import CHUNK, chunked_logsumexp
+from utgrec.tokenizer.shapes import round_up
 
 
 class Reconstruction(NamedTuple):
@@ -87,13 +89,22 @@ class TextDecoder(nn.Module):
         if not bool(wanted.any()):
             zero = states.sum() * 0.0
             return Reconstruction(zero, zero)
-        hidden = self.up(self.decoder(states, tokens.shape[1])[wanted])  # (wanted, H)
+        hidden = self.decoder(states, tokens.shape[1]).flatten(0, 1)  # (B·T, W)
+        places = torch.nonzero(wanted.flatten()).squeeze(1)
+        own, other = tokens.flatten()[places], others.flatten()[places]
+        # Filled up to whole chunks, with rows that have no target: fewer shapes to compile.
+        spare = round_up(len(places), CHUNK) - len(places)
+        places, own, other = (
+            F.pad(places, (0, spare)),
+            *(F.pad(target, (0, spare), value=-100) for target in (own, other)),
+        )
+        hidden = self.up(hidden[places])  # (M, H)
         embeddings = embeddings.to(hidden.dtype)
         # -log p(target) = log-sum-exp - logit of the target; the sum serves both targets.
-        total = chunked_logsumexp(hidden, embeddings)  # (wanted,)
+        total = chunked_logsumexp(hidden, embeddings)  # (M,)
         return Reconstruction(
-            _mean_loss(total, hidden, tokens[wanted], embeddings),
-            _mean_loss(total, hidden, others[wanted], embeddings),
+            _mean_loss(total, hidden, own, embeddings),
+            _mean_loss(total, hidden, other, embeddings),
         )
 
 
