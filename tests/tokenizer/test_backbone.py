@@ -22,7 +22,7 @@ def own_inputs(backbone, items, row, picture_files):
     The code queries stand on ids that nothing else in the prompt uses.
     """
     prompts = build_prompts(items, np.array([row]), backbone, LENGTH)
-    ids = prompts.tokens.clone()
+    ids = prompts.tokens[:, : prompts.lengths[0]].clone()  # without padding
     used = set(ids[0, :-LENGTH].tolist())
     free = [token for token in range(len(backbone.embeddings)) if token not in used]
     ids[0, -LENGTH:] = torch.tensor(free[-LENGTH:])
@@ -46,7 +46,7 @@ def test_positions_are_those_of_transformers(backbone, items, picture_files, row
     prompts, inputs = own_inputs(backbone, items, row, picture_files)
     inputs.pop("pixel_values", None)
     positions, _ = backbone.model.get_rope_index(**inputs)
-    assert torch.equal(prompts.positions, positions)
+    assert torch.equal(prompts.positions[:, :, : prompts.lengths[0]], positions)
 
 
 @pytest.mark.parametrize("row", range(len(TEXTS)))
@@ -210,6 +210,28 @@ class TestTiny:
             create_tiny_backbone(tmp_path / name, TEXTS, shown, BACKBONE)
         for path in (tmp_path / "a").iterdir():
             assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+    def test_repeated_texts_are_the_same_every_time_too(self, tmp_path):
+        """Fewer topics than asked for: what fills them up must not be drawn anew each time."""
+        for name in "ab":
+            (tmp_path / name).mkdir()
+            create_tiny_backbone(tmp_path / name, [*TEXTS, *TEXTS, "", ""], [], BACKBONE)
+        first, second = (tmp_path / name / "model.safetensors" for name in "ab")
+        assert first.read_bytes() == second.read_bytes()
+
+    def test_words_of_the_same_items_start_alike(self, tmp_path):
+        texts = ["red cup", "red mug", "green tea", "green mint"] * 10
+        create_tiny_backbone(tmp_path, texts, [], BACKBONE)
+        backbone = Backbone(tmp_path)
+        (red, cup), (green, tea) = backbone.token_ids(["red cup", "green tea"])
+
+        def likeness(first: int, second: int) -> float:
+            vectors = backbone.embeddings.detach()[[first, second]]
+            return float(torch.cosine_similarity(vectors[0], vectors[1], dim=0))
+
+        together = [likeness(red, cup), likeness(green, tea)]
+        apart = [likeness(red, tea), likeness(green, cup), likeness(cup, tea)]
+        assert min(together) > max(apart) + 0.2
 
     def test_the_callers_random_numbers_are_left_alone(self, tmp_path):
         torch.manual_seed(0)

@@ -91,7 +91,8 @@ def test_without_any_picture(backbone, codec):
 def test_padding_is_on_the_right_and_never_a_picture(backbone, items):
     prompts = build_prompts(items, np.arange(8), backbone, 3)
     width = prompts.tokens.shape[1]
-    assert width == int(prompts.lengths.max())
+    assert 0 <= width - int(prompts.lengths.max()) < 8  # a round number, to have few widths
+    assert width % 8 == 0
     beyond = torch.arange(width) >= prompts.lengths[:, None]
     assert not prompts.picture[beyond].any()
     assert int(prompts.picture.sum()) == len(prompts.features)

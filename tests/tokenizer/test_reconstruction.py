@@ -59,6 +59,17 @@ class TestText:
         others[1] = -100  # has no partner
         torch.testing.assert_close(out.partner, F.cross_entropy(logits, others))
 
+    def test_texts_as_long_as_allowed_and_padded_beyond(self, text):
+        """Batches are padded to round widths, which may be more than the longest text allowed."""
+        decoder, embeddings = text
+        assert POSITIONS == 5
+        tokens = torch.full((4, 8), -100)
+        tokens[:, :5] = torch.randint(VOCABULARY, (4, 5))
+        tokens[1, 2:] = -100
+        out = decoder(draw_states(), tokens, PARTNER, embeddings)
+        logits = self.logits(text, draw_states(), 8).transpose(1, 2)
+        torch.testing.assert_close(out.own, F.cross_entropy(logits, tokens))
+
     def test_partners_do_not_change_the_own_loss(self, text):
         decoder, embeddings = text
         alone = decoder(draw_states(), TOKENS, NOBODY, embeddings)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -49,6 +50,12 @@ def trained(domains, tmp_path_factory):
     return out, manifest, kept[0]
 
 
+def read_rows(folder):
+    """The logged losses of a tokenizer."""
+    lines = (folder / "losses.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 class TestFolder:
     def test_codes_after_saving_are_those_before(self, trained, domains):
         out, _, before = trained
@@ -80,7 +87,7 @@ class TestFolder:
         assert not any(name.startswith("backbone.") for name in names)
 
     def test_every_loss_is_logged_by_name(self, trained):
-        rows = [json.loads(line) for line in (trained[0] / "losses.jsonl").read_text().splitlines()]
+        rows = read_rows(trained[0])
         assert [row["step"] for row in rows] == [2, 4, 5]
         for row in rows:
             assert set(row) >= {"text", "image", "code", "alignment", "partner_text",
@@ -153,10 +160,7 @@ class TestCodes:
         read = read_codes(folder, domains[0].folder)
         table = pq.read_table(folder / "codes.parquet")
         assert table.column_names == ["item_id", "codes", "conflict", "distance"]
-        assert str(table.schema.field("codes").type).startswith("fixed_size_list")
-        assert str(table.schema.field("codes").type).endswith("int16>[3]") or "int16" in str(
-            table.schema.field("codes").type
-        )
+        assert table.schema.field("codes").type == pa.list_(pa.int16(), 3)
         assert table.column("item_id").to_pylist() == domains[0].catalog.item_ids
         assert table.column("codes").to_pylist() == read.codes.tolist()
         assert len({tuple(row) for row in read.codes.tolist()}) == len(TEXTS)
@@ -214,7 +218,7 @@ class TestOddDomains:
         """Nobody has a neighbour, so nothing can be aligned."""
         manifest = self.run(tmp_path, self.domain(tmp_path, [[0, 1, 2], [3, 4, 5], [6, 7, 0]]))
         assert manifest.facts["items_trained"] == 3
-        rows = [json.loads(line) for line in open(tmp_path / "out" / "losses.jsonl")]
+        rows = read_rows(tmp_path / "out")
         for row in rows:
             assert row["alignment"] == row["partner_text"] == row["partner_image"] == 0
             assert row["text"] > 0
@@ -222,13 +226,13 @@ class TestOddDomains:
     def test_nobody_has_a_picture(self, tmp_path):
         domain = self.domain(tmp_path, HISTORIES, pictures=False)
         self.run(tmp_path, domain)
-        rows = [json.loads(line) for line in open(tmp_path / "out" / "losses.jsonl")]
+        rows = read_rows(tmp_path / "out")
         assert all(row["image"] == row["partner_image"] == 0 for row in rows)
-        assert all(np.isfinite(list(row.values())[2]) for row in rows)
+        assert all(row["text"] > 0 for row in rows)
 
     def test_nobody_has_words(self, tmp_path):
         self.run(tmp_path, self.domain(tmp_path, HISTORIES, texts=[""] * 8))
-        rows = [json.loads(line) for line in open(tmp_path / "out" / "losses.jsonl")]
+        rows = read_rows(tmp_path / "out")
         assert all(row["text"] == row["partner_text"] == 0 for row in rows)
         assert all(row["image"] > 0 for row in rows)
 

@@ -73,6 +73,9 @@ class ItemTokenizer:
         folder = Path(folder)
         manifest = storage.read_manifest(folder, STAGE)
         config = from_dict(TokenizerConfig, manifest.config)
+        for name in manifest.files:
+            if name.startswith("backbone/"):
+                storage.check_file(folder, manifest, name)
         model = create_model(folder / "backbone", config)
         tensors = load_file(storage.check_file(folder, manifest, "heads.safetensors"))
         state = model.state_dict()

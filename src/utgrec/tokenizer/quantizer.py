@@ -115,7 +115,9 @@ class SimVQCodebook(Codebook):
     @torch.no_grad()
     def replace(self, codes: Tensor, vectors: Tensor) -> None:
         """Give some codes new vectors. Shapes: (M,), (M, D)."""
-        self.basis[codes] = torch.linalg.lstsq(self.projection.weight, vectors.T).solution.T
+        # Not lstsq: its last bits depend on where its memory happens to lie, and a resumed run
+        # would not be the run it continues.
+        self.basis[codes] = torch.linalg.solve(self.projection.weight, vectors.T).T
 
 
 class VQCodebook(Codebook):

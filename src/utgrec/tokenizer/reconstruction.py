@@ -73,7 +73,8 @@ class TextDecoder(nn.Module):
         self, dim: int, width: int, heads: int, code_length: int, positions: int, hidden: int
     ) -> None:
         super().__init__()
-        self.decoder = MaskDecoder(dim, width, heads, code_length, positions)
+        # Batches are as wide as the next round number (see `shapes`), so the masks must be, too.
+        self.decoder = MaskDecoder(dim, width, heads, code_length, round_up(positions))
         self.up = nn.Linear(width, hidden)
 
     def forward(

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from scipy import sparse
-from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from utgrec.config import require
 from utgrec.tokenizer.backbone import WITH_IMAGE, WITHOUT_IMAGE
+
+Floats = npt.NDArray[np.float64]
 
 PAD = "<|endoftext|>"
 VISION_START, PICTURE, VISION_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
@@ -124,9 +126,29 @@ def create_tiny_backbone(
         weight = model.visual.patch_embed.proj.weight
         with torch.no_grad():
             weight.copy_(_principal_patches(patches, config.vision_width).view_as(weight))
+        _centre_pictures(model, processor, pictures)
     ids = words(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     _start_from_topics(model.language_model.embed_tokens.weight, ids)
     model.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _centre_pictures(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> None:
+    """Take what all pictures share out of the vision tower's output, and match the words' scale.
+
+    Left in, the shared part would say "there is a picture" louder than the picture says anything.
+    """
+    sample = pictures[:: max(1, len(pictures) // 500)]
+    processed = processor(images=list(sample), return_tensors="pt")
+    features = model.visual(
+        processed["pixel_values"], grid_thw=processed["image_grid_thw"]
+    ).pooler_output  # (M, H)
+    centred = features - features.mean(dim=0)
+    words = model.language_model.embed_tokens.weight.norm(dim=1).mean()
+    scale = words / centred.norm(dim=1).mean().clamp(min=1e-9)
+    last = model.visual.merger.mlp[-1]
+    last.weight.mul_(scale)
+    last.bias.copy_((last.bias - features.mean(dim=0)) * scale)
 
 
 def _train_words(texts: Sequence[str], size: int) -> Any:
@@ -185,10 +207,9 @@ def _start_from_topics(embeddings: Tensor, documents: Sequence[Sequence[int]]) -
     weighted = counts.multiply(idf).tocsr()
     lengths_l2 = np.sqrt(weighted.multiply(weighted).sum(axis=1)).A1
     weighted = sparse.diags(1 / np.maximum(lengths_l2, 1e-9)) @ weighted
-    start = np.ones(min(weighted.shape))
-    _, strengths, vectors = svds(weighted, k=rank, v0=start, solver="arpack")
+    vectors, strengths = _leading_directions(weighted, rank)
     # The root of the strengths: neither all topics equal nor the first one alone.
-    topics = vectors.T * np.sqrt(np.maximum(strengths, 0))  # (V, rank)
+    topics = vectors * np.sqrt(strengths)  # (V, rank)
     largest = np.abs(topics).argmax(axis=0)
     topics = topics * np.sign(topics[largest, np.arange(rank)])
     topics = topics * idf[:, None]
@@ -202,3 +223,24 @@ def _start_from_topics(embeddings: Tensor, documents: Sequence[Sequence[int]]) -
         placed = torch.zeros(len(known), width)
         placed[:, :rank] = torch.from_numpy(topics[known.numpy()]).float()
         embeddings[known] = 0.7 * typical * (placed + shared)
+
+
+def _leading_directions(matrix: Any, rank: int) -> tuple[Floats, Floats]:
+    """The leading right singular vectors of a sparse matrix, and their singular values.
+
+    Block Krylov iteration from a seeded start. ARPACK draws unseeded vectors where a matrix has
+    fewer directions than are asked for, as small catalogues with repeated texts have, and equal
+    runs would differ. Shapes: (documents, V) → (V, rank), (rank,), the strongest first.
+    """
+    columns = min(rank + 10, *matrix.shape)
+    block = np.random.default_rng(0).standard_normal((matrix.shape[1], columns))
+    for _ in range(2):
+        blocks = [np.linalg.qr(block)[0]]
+        for _ in range(3):
+            blocks.append(np.linalg.qr(matrix.T @ (matrix @ blocks[-1]))[0])
+        basis = np.linalg.qr(np.concatenate(blocks, axis=1))[0]
+        seen = matrix @ basis
+        squares, turn = np.linalg.eigh(seen.T @ seen)  # ascending
+        block = basis @ turn[:, ::-1][:, :columns]
+    strengths = np.sqrt(np.maximum(squares[::-1][:rank], 0))
+    return block[:, :rank], strengths
