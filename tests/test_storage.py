@@ -126,6 +126,12 @@ class TestFiles:
             storage.write_text(tmp_path / "x", "new")
         assert (tmp_path / "x").read_text() == "old"
 
+    def test_what_killed_runs_left_behind_is_removed(self, tmp_path):
+        for stale in (".x[1].json.123.partial", ".x1.json.123.partial"):
+            (tmp_path / stale).write_text("half")
+        storage.write_json(tmp_path / "x[1].json", 1)
+        assert names(tmp_path) == [".x1.json.123.partial", "x[1].json"]
+
     @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe{}"])
     def test_broken_json_is_named(self, tmp_path, content):
         (tmp_path / "x.json").write_bytes(content)

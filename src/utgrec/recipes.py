@@ -63,7 +63,7 @@ def tiny(seed: int = 0) -> Recipe:
             # The paper's weights suit a pre-trained backbone. One that starts at random needs more
             # from its neighbours, and standardised states make the code loss 100 times larger.
             weights=LossWeights(code=1.0, alignment=0.1, partner=0.1),
-            trainer=TrainerConfig(steps=900, learning_rate=2e-3, seed=seed),
+            trainer=TrainerConfig(steps=1000, learning_rate=1e-3, warmup_share=0.1, seed=seed),
         ),
         recommender=RecommenderConfig(
             sizes=T5Sizes(),
@@ -91,12 +91,13 @@ def demo(seed: int = 0) -> Recipe:
             base.tokenizer.quantizer, root_size=64, leaf_size=64, warmup_steps=80, revive_every=25
         ),
         heads=dataclasses.replace(base.tokenizer.heads, max_text_tokens=48),
-        trainer=dataclasses.replace(base.tokenizer.trainer, steps=300),
+        trainer=dataclasses.replace(base.tokenizer.trainer, steps=300, learning_rate=5e-4),
     )
     recommender = dataclasses.replace(
         base.recommender,
+        batch_size=128,
         trainer=dataclasses.replace(
-            base.recommender.trainer, steps=600, validate_every=100, patience=0
+            base.recommender.trainer, steps=900, validate_every=150, patience=0
         ),
     )
     return dataclasses.replace(base, name="demo", tokenizer=tokenizer, recommender=recommender)

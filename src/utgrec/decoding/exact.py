@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utgrec.recommender.histories import newest_codes
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
 
@@ -23,10 +24,12 @@ def exact_scores(
     codes: Tensor,
     *,
     chunk: int = 1024,
+    prompt: int = 0,
 ) -> Tensor:
     """Log-probability of every item for every user. Shape: (B, N), float32.
 
-    The time grows with B × N. `chunk` items are scored at once.
+    The time grows with B × N. `chunk` items are scored at once. After the start token the decoder
+    reads the last `prompt` codes of the history before it writes.
 
     Shapes: `model` a transformers `T5ForConditionalGeneration` in evaluation mode; input_ids
         (B, S); attention_mask (B, S), 1 = a token; codes (N, L), counted within their codebooks.
@@ -37,6 +40,7 @@ def exact_scores(
     from transformers.modeling_outputs import BaseModelOutput
 
     tokens = vocabulary.to_tokens(codes)  # (N, L)
+    newest = newest_codes(input_ids, attention_mask, prompt)  # (B, prompt)
     memory = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)[0]  # (B, S, M)
     scores = torch.empty(len(input_ids), len(tokens), device=memory.device)
     for user in range(len(input_ids)):
@@ -46,9 +50,11 @@ def exact_scores(
             output = model(
                 encoder_outputs=BaseModelOutput(memory[user].expand(len(targets), -1, -1)),
                 attention_mask=attention_mask[user].expand(len(targets), -1),
-                decoder_input_ids=torch.cat([begin, targets[:, :-1]], dim=1),
+                decoder_input_ids=torch.cat(
+                    [begin, newest[user].expand(len(targets), -1), targets[:, :-1]], dim=1
+                ),
             )
-            log_probs = output.logits.float().log_softmax(dim=-1)  # (n, L, V)
+            log_probs = output.logits[:, prompt:].float().log_softmax(dim=-1)  # (n, L, V)
             chosen = log_probs.gather(2, targets[:, :, None]).squeeze(2)  # (n, L)
             scores[user, first : first + chunk] = chosen.sum(dim=1)
     return scores

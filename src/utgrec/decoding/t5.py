@@ -17,6 +17,8 @@ from torch import Tensor
 
 from utgrec.decoding.beam import Step
 from utgrec.errors import InputError
+from utgrec.recommender.histories import newest_codes
+from utgrec.recommender.vocabulary import PAD
 
 
 class T5State(NamedTuple):
@@ -27,6 +29,8 @@ class T5State(NamedTuple):
     mask: Tensor  # (B, 1, 1, S), added to cross-attention scores
     past: tuple[tuple[Tensor, ...], ...]
     """Self-attention keys and values: per layer T × (B, W or 1, 2HA)."""
+    lead: Tensor | None
+    """(B, 1), the token that the first step reads in place of the start token; None afterwards."""
 
 
 class _Block(NamedTuple):
@@ -43,8 +47,11 @@ class _Block(NamedTuple):
 class LeanT5:
     """A snapshot of a T5 model's weights; make it again after more training."""
 
-    def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: Any, dtype: torch.dtype = torch.float32, prompt: int = 0) -> None:
         """Copy the weights of a transformers `T5ForConditionalGeneration`, on its device.
+
+        After the start token the decoder reads the last `prompt` codes of the history before it
+        writes; histories then need their padding on the right.
 
         With `torch.bfloat16` the layers' matrix products and attention run in bfloat16; sums, norms
         and the scores of tokens stay in float32. On a processor with bfloat16 instructions that is
@@ -64,6 +71,7 @@ class LeanT5:
             for name, tensor in model.state_dict().items()
         }
         self.dtype = dtype
+        self.prompt = prompt
         self.device: torch.device = weights["shared.weight"].device
         self._heads: int = config.num_heads
         self._epsilon: float = config.layer_norm_epsilon
@@ -112,12 +120,20 @@ class LeanT5:
             hidden += self._feed_forward(hidden, block)
         memory = F.linear(self._normed(hidden), self._memory)  # (B, S, layers × 2HA)
         parts = self._split(memory, 2 * len(self._decoder))
-        return T5State(
+        state = T5State(
             keys=tuple(key.transpose(2, 3).contiguous() for key in parts[0::2]),
             values=tuple(value.contiguous() for value in parts[1::2]),
             mask=mask,
             past=((),) * len(self._decoder),
+            lead=None,
         )
+        if self.prompt == 0:
+            return state
+        newest = newest_codes(input_ids, attention_mask, self.prompt)  # (B, prompt)
+        read = torch.cat([torch.full_like(newest[:, :1], PAD), newest], dim=1)
+        for token in torch.split(read[:, :-1], 1, dim=1):
+            _, state = self._advance(state, token, torch.zeros_like(token))
+        return state._replace(lead=read[:, -1:])
 
     @torch.inference_mode()
     def step(
@@ -129,6 +145,15 @@ class LeanT5:
         count: int,
     ) -> Step[T5State]:
         """See `BeamModel.step`."""
+        if state.lead is not None:
+            tokens, state = state.lead, state._replace(lead=None)
+        hidden, state = self._advance(state, tokens, parents)
+        logits = F.linear(self._normed(hidden, torch.float32), self._head)  # (B, W, V)
+        log_probs = logits.log_softmax(dim=2)[:, :, first : first + count]
+        return Step(log_probs, state)
+
+    def _advance(self, state: T5State, tokens: Tensor, parents: Tensor) -> tuple[Tensor, T5State]:
+        """Read one token per beam: what the last layer makes of it, (B, W, M), and the state."""
         hidden = self._embedding[tokens]  # (B, W, M), float32
         mixed = self._decoder_first[tokens]  # (B, W, 3HA)
         length = len(state.past[0]) + 1
@@ -148,9 +173,7 @@ class LeanT5:
             cross = _attend(query, state.keys[i], state.values[i], state.mask)  # (B, W, HA)
             hidden += F.linear(cross, block.cross_output)
             hidden += self._feed_forward(hidden, block)
-        logits = F.linear(self._normed(hidden, torch.float32), self._head)  # (B, W, V)
-        log_probs = logits.log_softmax(dim=2)[:, :, first : first + count]
-        return Step(log_probs, state._replace(past=tuple(past)))
+        return hidden, state._replace(past=tuple(past))
 
     def _block(self, weights: dict[str, Tensor], stack: str, index: int) -> _Block:
         prefix = f"{stack}.block.{index}.layer"

@@ -54,7 +54,8 @@ class GenerativeSystem:
         self.decoding = decoding
         self._encoder = HistoryEncoder(domain, codes, vocabulary, max_items)
         dtype = torch.bfloat16 if decoding.precision == "bf16" else torch.float32
-        self._search = BeamSearch(LeanT5(model.t5, dtype), vocabulary, CodeTrie.build(codes))
+        lean = LeanT5(model.t5, dtype, prompt=vocabulary.code_length)
+        self._search = BeamSearch(lean, vocabulary, CodeTrie.build(codes))
 
     def recommend(self, query: Query, k: int, *, exclude_seen: bool) -> Recommendations:
         """The best k items for each user; without those of the history if `exclude_seen`."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from utgrec.data.split import Split
+from utgrec.errors import EmptyDomain
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
 # Batches of a shuffled epoch are sorted by length within pools of this many batches.
@@ -79,6 +80,11 @@ class PrefixBatches:
         temperature: float,
         seed: int,
     ) -> None:
+        """The samples of some domains.
+
+        Raises:
+            EmptyDomain: there is not a single sample in all of them.
+        """
         self.encoders = [
             HistoryEncoder(domain.name, domain.codes, vocabulary, max_items) for domain in domains
         ]
@@ -92,10 +98,15 @@ class PrefixBatches:
             for domain in domains
         ]
         sizes = np.array([len(ends) for ends in self.ends], dtype=np.float64)
+        if not sizes.any():
+            raise EmptyDomain(
+                f"no user of {', '.join(domain.name for domain in domains)} has two training items "
+                "to learn from; users need at least 4 interactions, as the last two are held out"
+            )
         share = np.where(sizes > 0, np.maximum(sizes, 1) ** temperature, 0)
         self.samples = int(sizes.sum())
-        self.quota = np.round(self.samples * share / max(share.sum(), 1e-9)).astype(np.int64)
-        self.per_epoch = max(1, -(-int(self.quota.sum()) // batch_size))
+        self.quota = np.round(self.samples * share / share.sum()).astype(np.int64)
+        self.per_epoch = -(-int(self.quota.sum()) // batch_size)
         self._epoch = -1
         self._order: list[npt.NDArray[np.int64]] = []
 
@@ -159,6 +170,17 @@ class PrefixBatches:
         """The `number`-th shuffling of all samples of a domain."""
         rng = np.random.default_rng([self.seed, 0, domain, number])
         return rng.permutation(len(self.ends[domain]))
+
+
+def newest_codes(tokens: Tensor, mask: Tensor, length: int) -> Tensor:
+    """The codes of the newest item of each history, where the decoder begins.
+
+    Padding on the right; an empty history gives padding. Shapes: (B, S), (B, S) → (B, length).
+    """
+    end = mask.sum(dim=1) - 1  # the end token
+    places = end[:, None] - length + torch.arange(length, device=tokens.device)  # (B, length)
+    codes = tokens.gather(1, places.clamp(min=0))
+    return codes.masked_fill(places < 1, PAD)
 
 
 def _prefix_ends(offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -1,6 +1,8 @@
-"""The generative recommender: an encoder-decoder that reads a history's codes and writes an item's.
+"""The generative recommender: an encoder-decoder that reads a history and writes the next item.
 
-It is transformers' T5, saved in its own format, so any tool can open it.
+It is transformers' T5, saved in its own format, so any tool can open it. The decoder begins with
+the codes of the newest item and writes on: T5's cross-attention does not know positions, and
+finding the newest item through it takes thousands of steps (docs/recommender.md).
 
 Shapes: B samples · S tokens of a history · L codes per item · V token ids.
 """
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from utgrec.config import require
 from utgrec.recommender.forward import t5_logits
-from utgrec.recommender.histories import HistoryBatch
+from utgrec.recommender.histories import HistoryBatch, newest_codes
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
 if TYPE_CHECKING:
@@ -88,7 +90,8 @@ class GenerativeRecommender(nn.Module):
         """Open a folder that `save`, or transformers itself, wrote."""
         from transformers import T5ForConditionalGeneration
 
-        return cls(T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval())
+        t5 = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        return cls(t5).eval()
 
     def save(self, folder: Path) -> None:
         """Write the weights in transformers' own format."""
@@ -96,9 +99,11 @@ class GenerativeRecommender(nn.Module):
 
     def forward(self, batch: HistoryBatch) -> dict[str, Tensor]:
         """Cross-entropy of the next item's codes, by position; "loss" is their mean."""
+        length = batch.targets.shape[1]
         start = torch.full_like(batch.targets[:, :1], PAD)
-        written = torch.cat([start, batch.targets[:, :-1]], dim=1)
-        logits = t5_logits(self.t5, batch.tokens, batch.mask, written)  # (B, L, V)
+        newest = newest_codes(batch.tokens, batch.mask, length)  # (B, L)
+        written = torch.cat([start, newest, batch.targets[:, :-1]], dim=1)  # (B, 2L)
+        logits = t5_logits(self.t5, batch.tokens, batch.mask, written)[:, length:]  # (B, L, V)
         each = F.cross_entropy(
             logits.transpose(1, 2),
             batch.targets,

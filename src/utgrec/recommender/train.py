@@ -144,7 +144,9 @@ def read_recommender(folder: Path) -> tuple[GenerativeRecommender, Vocabulary, R
         MissingStage, FormatVersionError, CorruptFile: the folder cannot be used.
     """
     manifest = storage.read_manifest(folder, STAGE)
-    storage.check_file(folder, manifest, "model/model.safetensors")
+    for name in manifest.files:
+        if name.startswith("model/"):
+            storage.check_file(folder, manifest, name)
     values = storage.read_json(storage.check_file(folder, manifest, "vocabulary.json"))
     vocabulary = from_dict(Vocabulary, values)
     config = from_dict(RecommenderConfig, manifest.config)

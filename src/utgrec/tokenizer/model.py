@@ -112,8 +112,8 @@ class TokenizerModel(nn.Module):
         self.temperature = heads.temperature
         hidden, dim, length = backbone.hidden_size, quantizer.dim, quantizer.code_length
         self.backbone = backbone
-        # Quiet queries: what they read of the item is then most of their state from the start.
-        scale = 0.1 * float(backbone.embeddings.detach().std())
+        # Quieter than words: what queries read of the item is most of their state from the start.
+        scale = 0.5 * float(backbone.embeddings.detach().std())
         self.queries = nn.Parameter(torch.randn(length, hidden) * scale)  # (L, H)
         self.projection = nn.Sequential(
             nn.Linear(hidden, heads.projection_width),
