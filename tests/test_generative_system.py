@@ -75,9 +75,8 @@ def test_the_best_items_are_those_of_the_exact_scorer(exclude_seen):
     domain = make_domain()
     histories = [domain.split.train_history(user) for user in range(30)]
     tokens, mask = HistoryEncoder("a", domain.codes, VOCABULARY, 6).encode(histories)
-    scores = exact_scores(
-        make_model().t5, VOCABULARY, tokens, mask, torch.from_numpy(domain.codes).long()
-    ).numpy()
+    codes = torch.from_numpy(domain.codes).long()
+    scores = exact_scores(make_model().t5, VOCABULARY, tokens, mask, codes, prompt=3).numpy()
     found = make_system(domain).recommend_histories(histories, 10, exclude_seen=exclude_seen)
     for row, history in enumerate(histories):
         allowed = scores[row].copy()

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from utgrec.data.split import Split
 from utgrec.errors import EmptyDomain
-from utgrec.recommender.histories import CodedDomain, HistoryEncoder, PrefixBatches
+from utgrec.recommender.histories import (
+    CodedDomain,
+    HistoryEncoder,
+    PrefixBatches,
+    newest_codes,
+)
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
 ITEMS = 50
@@ -231,3 +236,23 @@ class TestEncoder:
     def test_nobody(self):
         tokens, mask = HistoryEncoder("b", codes_of(0), VOCABULARY, max_items=2).encode([])
         assert tokens.shape == mask.shape == (0, 2)
+
+
+class TestNewest:
+    def test_the_codes_of_the_last_item_of_each_history(self):
+        encoder = HistoryEncoder("a", codes_of(0), VOCABULARY, max_items=3)
+        item = VOCABULARY.to_tokens(torch.from_numpy(codes_of(0))).tolist()
+        histories = [np.array([1, 2, 3, 4]), np.array([7]), np.array([], np.int64)]
+        tokens, mask = encoder.encode(histories)
+        assert newest_codes(tokens, mask, 3).tolist() == [item[4], item[7], [PAD] * 3]
+
+    def test_they_are_those_of_the_item_before_the_target(self):
+        domain = make_domain("a", [[5, 6, 7]])
+        batch = make([domain]).collate(np.array([[0, 1], [0, 2]]))
+        item = VOCABULARY.to_tokens(torch.from_numpy(domain.codes)).tolist()
+        assert newest_codes(batch.tokens, batch.mask, 3).tolist() == [item[5], item[6]]
+        assert batch.targets.tolist() == [item[6], item[7]]
+
+    def test_none_at_all(self):
+        tokens = torch.tensor([[5, 6, END]])
+        assert newest_codes(tokens, torch.ones_like(tokens), 0).shape == (1, 0)

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from utgrec.errors import BadConfig
 from utgrec.recommender.histories import HistoryBatch
@@ -40,6 +39,19 @@ def draw_batch(lengths=(3, 1, 4), width=None) -> HistoryBatch:
     return HistoryBatch(tokens, (tokens != PAD).long(), VOCABULARY.to_tokens(targets))
 
 
+def newest_of(batch: HistoryBatch, row: int) -> list[int]:
+    """The codes of the newest item of a history: those before the end token."""
+    used = int(batch.mask[row].sum())
+    return batch.tokens[row, used - 4 : used - 1].tolist()
+
+
+def written_of(batch: HistoryBatch) -> torch.Tensor:
+    """What the decoder reads: start, the newest item's codes, the targets but the last. (B, 2L)"""
+    rows = range(len(batch.tokens))
+    lead = torch.tensor([[PAD, *newest_of(batch, row)] for row in rows])
+    return torch.cat([lead, batch.targets[:, :-1]], dim=1)
+
+
 @torch.no_grad()
 def test_the_loss_by_hand():
     """Minus the log-probability of each code given those before it, by transformers."""
@@ -48,9 +60,10 @@ def test_the_loss_by_hand():
     expected = torch.zeros(3, 3)
     for row, place in itertools.product(range(3), range(3)):
         used = int(batch.mask[row].sum())
+        before = [PAD, *newest_of(batch, row), *batch.targets[row, :place].tolist()]
         logits = model.t5(
             input_ids=batch.tokens[row : row + 1, :used],  # no padding, no mask
-            decoder_input_ids=torch.tensor([[PAD, *batch.targets[row, :place].tolist()]]),
+            decoder_input_ids=torch.tensor([before]),
         ).logits[0, -1]
         expected[row, place] = -logits.log_softmax(-1)[batch.targets[row, place]]
     assert losses["loss"].item() == pytest.approx(expected.mean().item(), rel=1e-4)
@@ -98,20 +111,23 @@ class TestFolder:
 
         model, batch = make(), draw_batch()
         model.save(tmp_path)
-        written = F.pad(batch.targets[:, :-1], (1, 0), value=PAD)
-        inputs = {"input_ids": batch.tokens, "attention_mask": batch.mask}
-        expected = model.t5(**inputs, decoder_input_ids=written).logits
+        inputs = {
+            "input_ids": batch.tokens,
+            "attention_mask": batch.mask,
+            "decoder_input_ids": written_of(batch),
+        }
+        expected = model.t5(**inputs).logits
+        # Transformers leaves out of its loss what is labelled -100.
+        ignored = torch.full_like(batch.targets, -100)
+        labels = torch.cat([ignored, batch.targets], dim=1)
         for opened in (
             T5ForConditionalGeneration.from_pretrained(tmp_path),
             AutoModelForSeq2SeqLM.from_pretrained(tmp_path),
             GenerativeRecommender.load(tmp_path).t5,
         ):
-            found = opened.eval()(**inputs, decoder_input_ids=written).logits
-            assert torch.equal(found, expected)
-            # Transformers makes the decoder's input itself, by shifting the targets.
-            theirs = opened(**inputs, labels=batch.targets)
-            torch.testing.assert_close(theirs.logits, expected)
-            torch.testing.assert_close(theirs.loss, model(batch)["loss"])
+            found = opened.eval()(**inputs, labels=labels)
+            assert torch.equal(found.logits, expected)
+            torch.testing.assert_close(found.loss, model(batch)["loss"])
 
     def test_it_says_what_it_is(self, tmp_path):
         from transformers import AutoConfig
@@ -138,11 +154,17 @@ class TestTraining:
         torch.testing.assert_close(model(batch)["loss"], plain["loss"])
         model.train()
         model.t5.config.dropout_rate = 0.0
-        written = F.pad(batch.targets[:, :-1], (1, 0), value=PAD)
         with torch.no_grad():
-            chances = make().t5(
-                input_ids=batch.tokens, attention_mask=batch.mask, decoder_input_ids=written
-            ).logits.log_softmax(-1)  # fmt: skip
+            logits = (
+                make()
+                .t5(
+                    input_ids=batch.tokens,
+                    attention_mask=batch.mask,
+                    decoder_input_ids=written_of(batch),
+                )
+                .logits[:, 3:]
+            )
+        chances = logits.log_softmax(-1)
         right = chances.gather(2, batch.targets[:, :, None]).squeeze(2)
         expected = -(0.7 * right + 0.3 * chances.mean(dim=-1)).mean()
         torch.testing.assert_close(model(batch)["loss"], expected)

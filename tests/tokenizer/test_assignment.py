@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from utgrec.errors import InputError
 from utgrec.tokenizer.assignment import assign_codes
-from utgrec.tokenizer.quantizer import QuantizerConfig, TreeQuantizer, to_steps
+from utgrec.tokenizer.quantizer import QuantizerConfig, TreeQuantizer
 
 
 def make(root: int = 2, leaf: int = 3, length: int = 2, dim: int = 2, seed: int = 0):
@@ -40,9 +40,9 @@ def near(quantizer: TreeQuantizer, codes: list[list[int]], noise: float = 0.0, s
 
 
 def distance(quantizer: TreeQuantizer, state: torch.Tensor, codes: tuple[int, ...]) -> float:
-    """Squared distance of a state's steps to the code vectors."""
-    vectors = quantizer.embed(torch.tensor([codes]))
-    return float((to_steps(state[None]) - vectors).square().sum().detach())
+    """Squared distance of an item's states to those that the codes rebuild."""
+    rebuilt = quantizer.embed(torch.tensor([codes])).cumsum(dim=1)
+    return float((state[None] - rebuilt).square().sum().detach())
 
 
 @st.composite
@@ -154,7 +154,7 @@ def test_overflow_goes_to_the_second_nearest_prefix_and_the_worst_fits_go():
     for row in np.flatnonzero(~stay):
         gaps = (states[row, 0] - quantizer.root.vectors.detach()).square().sum(dim=1)
         assert out.codes[row, 0] == gaps.argsort()[1]
-    last = to_steps(states)[:, 1]
+    last = states[:, 1] - quantizer.root.vectors.detach()[1]
     cost = torch.cdist(last, quantizer.leaf.vectors.detach()).square().numpy()
     best = min(
         sum(cost[row, leaf] for row, leaf in zip(rows, range(3), strict=True))
@@ -170,7 +170,7 @@ def test_the_last_code_of_the_prefix_gives_way_first():
     states = near(quantizer, [[1, 2, 0]] * 9, noise=0.01)
     out = assign(states, quantizer)
     assert (out.codes[:, 0] == 1).all()
-    second = to_steps(states)[0, 1]
+    second = states[0, 1] - quantizer.root.vectors.detach()[1]
     ranking = (second - quantizer.leaf.vectors.detach()).square().sum(dim=1).argsort().tolist()
     counts = np.bincount(out.codes[:, 1], minlength=3)
     assert ranking[0] == 2

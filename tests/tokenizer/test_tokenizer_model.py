@@ -97,6 +97,23 @@ class TestLosses:
         assert model(batch)["code"].item() > 0
         assert int(model.quantizer.step) == 3
 
+    def test_after_the_warm_up_code_vectors_lie_on_the_states(self, backbone_folder, batch):
+        losses = {}
+        for start in (True, False):
+            model = make_model(backbone_folder, warm=False, start_from_states=start, revive_every=0)
+            losses[start] = [model(batch)["code"].item() for _ in range(3)]
+        assert losses[True][2] < 0.5 * losses[False][2]
+
+    def test_codes_that_nothing_chose_are_revived(self, backbone_folder, batch):
+        losses = {}
+        for every in (0, 3):
+            model = make_model(
+                backbone_folder, warm=False, start_from_states=False, revive_every=every
+            )
+            losses[every] = [model(batch)["code"].item() for _ in range(8)]
+        assert losses[3][:5] == losses[0][:5]
+        assert losses[3][5] < losses[0][5]  # two steps of warm-up and three more
+
     def test_only_training_steps_are_counted(self, backbone_folder, batch):
         model = make_model(backbone_folder, warm=False).eval()
         model(batch)
@@ -219,7 +236,17 @@ class TestStandardize:
         assert layer.mean.tolist() == [[0.5, 0.5]]
         assert layer.variance.tolist() == [[0.75 * 1 + 0.25 * 2]]
 
-    def test_equal_or_lone_states_are_no_division_by_zero(self):
+    def test_equal_states_are_no_division_by_zero(self):
         layer = Standardize(1, 2).train()
         assert torch.equal(layer(torch.ones(3, 1, 2)), torch.zeros(3, 1, 2))
-        assert torch.isfinite(layer(torch.ones(1, 1, 2))).all()
+
+    def test_a_lone_item_is_measured_by_the_running_averages(self):
+        torch.manual_seed(0)
+        layer = Standardize(1, 2).train()
+        layer(3 * torch.randn(50, 1, 2) + 7)
+        before = {name: value.clone() for name, value in layer.state_dict().items()}
+        lone = torch.randn(1, 1, 2)
+        out = layer(lone)
+        assert torch.equal(out, layer.eval()(lone))
+        assert out.abs().max() > 0.1
+        assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())

@@ -101,6 +101,19 @@ class TestFolder:
         assert trained[1].facts["domains"] == ["shop", "words"]
         assert trained[1].facts["unreadable_pictures"] == []
 
+    def test_the_pool_keeps_the_domains_apart(self, domains):
+        pool = stage._pool(domains)
+        trained = {pool.item_ids[row] for row in pool.trained}
+        expected = {0, 1, 3, 4}
+        assert trained == {f"{name}-{row}" for name in ("shop", "words") for row in expected}
+        assert pool.texts == domains[0].catalog.texts + domains[1].catalog.texts
+        assert pool.pictures == domains[0].catalog.images + domains[1].catalog.images
+        for row in range(16):
+            near = {pool.item_ids[other] for other in pool.neighbours.of(row)}
+            name = pool.item_ids[row].split("-")[0]
+            assert all(other.startswith(name) for other in near)
+        assert {pool.item_ids[row] for row in pool.neighbours.of(8)} == {"words-1"}
+
     @pytest.mark.parametrize(
         "name", ["heads.safetensors", "latents.safetensors", "backbone/model.safetensors"]
     )

@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from utgrec.errors import InputError
-from utgrec.tokenizer.quantizer import TreeQuantizer, squared_distances, to_steps
+from utgrec.tokenizer.quantizer import TreeQuantizer, squared_distances
 
 Codes = npt.NDArray[np.int16]
 CHUNK = 4096
@@ -32,7 +32,7 @@ class Assignment(NamedTuple):
     codes: Codes  # (N, L), all rows different
     nearest: Codes  # (N, L), before repair
     conflict: npt.NDArray[np.bool_]  # (N,), whether repair moved the item
-    distance: npt.NDArray[np.float32]  # (N,), squared distances of its steps to its code vectors
+    distance: npt.NDArray[np.float32]  # (N,), squared distances of its states to those rebuilt
 
 
 def assign_codes(
@@ -59,20 +59,20 @@ def assign_codes(
             "train a tokenizer with larger codebooks or longer codes"
         )
     order = np.argsort(np.array(item_ids, dtype=object), kind="stable")
-    steps = to_steps(states.float())[torch.from_numpy(order)]  # (N, L, D)
+    ordered = states.float()[torch.from_numpy(order)]  # (N, L, D)
     with torch.no_grad():
         books = [quantizer.root.vectors.float()] + [quantizer.leaf.vectors.float()] * (
             states.shape[1] - 1
         )
         nearest = np.concatenate(
-            [quantizer.nearest(part).numpy() for part in torch.split(steps, CHUNK)]
+            [quantizer.nearest(part).numpy() for part in torch.split(ordered, CHUNK)]
             or [np.zeros((0, len(books)), np.int64)]
         )
-        codes = _Repair(steps, books, nearest, published).run()
+        codes = _Repair(ordered, books, nearest, published).run()
         vectors = torch.stack(
             [book[torch.from_numpy(codes[:, level])] for level, book in enumerate(books)], dim=1
         )
-        distance = (steps - vectors).square().sum(dim=(1, 2)).numpy()
+        distance = (ordered - vectors.cumsum(dim=1)).square().sum(dim=(1, 2)).numpy()
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return Assignment(
@@ -88,12 +88,12 @@ class _Repair:
 
     def __init__(
         self,
-        steps: Tensor,
+        states: Tensor,
         books: list[Tensor],
         nearest: npt.NDArray[np.int64],
         published: Codes | None,
     ) -> None:
-        self.steps = steps  # (N, L, D)
+        self.states = states  # (N, L, D)
         self.books = books
         self.nearest = nearest  # (N, L)
         self.occupied: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -129,10 +129,13 @@ class _Repair:
     ) -> tuple[list[int], list[int], list[int]]:
         """Who stays under a prefix, with which leaf, and who has to go on."""
         wanted = self.nearest[items, -1]
+        at_home = (self.nearest[items, :-1] == np.array(prefix)).all()
         free = np.setdiff1d(np.arange(len(self.books[-1])), self.occupied.get(prefix, []))
-        if len(np.unique(wanted)) == len(items) and np.isin(wanted, free).all():
+        if at_home and len(np.unique(wanted)) == len(items) and np.isin(wanted, free).all():
             return items, wanted.tolist(), []
-        cost = squared_distances(self.steps[items, -1], self.books[-1][free]).double().numpy()
+        above = sum(book[code] for book, code in zip(self.books, prefix, strict=False))  # (D,)
+        left_over = self.states[items, -1] - above  # (n, D)
+        cost = squared_distances(left_over, self.books[-1][free]).double().numpy()
         rows, columns = linear_sum_assignment(cost)
         placed = [items[row] for row in rows]
         left = sorted(set(items) - set(placed))
@@ -141,10 +144,11 @@ class _Repair:
     def _next_prefix(self, item: int) -> tuple[int, ...]:
         """An item's next prefix: the last code of the prefix goes first through its ranking."""
         if item not in self.alternatives:
-            rankings = [
-                squared_distances(self.steps[item, level], book).argsort(stable=True).tolist()
-                for level, book in enumerate(self.books[:-1])
-            ]
+            rankings, rebuilt = [], torch.zeros_like(self.states[item, 0])
+            for level, book in enumerate(self.books[:-1]):
+                distances = squared_distances(self.states[item, level] - rebuilt, book)
+                rankings.append(distances.argsort(stable=True).tolist())
+                rebuilt = rebuilt + book[rankings[-1][0]]
             # Rounding or a tie may rank another prefix first than the one found nearest.
             first = tuple(self.nearest[item, :-1].tolist())
             self.alternatives[item] = (other for other in product(*rankings) if other != first)

@@ -1,14 +1,11 @@
 """Turn item states into codes, and codes back into vectors.
 
-A *root* codebook quantises the first step, one *leaf* codebook all later ones (paper §3.2). Three
-kinds of codebook share one contract, `Codebook`.
+A *root* codebook quantises the first step, one *leaf* codebook all later ones (paper §3.2).
 
-Shapes: B items · L codes per item · D code dimension · K codebook entries · M steps of a codebook.
+Shapes: B items · L codes per item · D code dimension · K codebook entries · M points.
 """
 
 import dataclasses
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utgrec.config import require
-
-GAIN = 8.0
+from utgrec.tokenizer.codebooks import CODEBOOKS, Codebook
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,139 +59,12 @@ class Quantized(NamedTuple):
     loss: Tensor  # scalar
 
 
-class Codebook(nn.Module, ABC):
-    """K code vectors and how they learn."""
-
-    @property
-    @abstractmethod
-    def vectors(self) -> Tensor:
-        """The code vectors, (K, D)."""
-
-    @abstractmethod
-    def place(self, vectors: Tensor) -> None:
-        """Start from these code vectors, (K, D)."""
-
-    @abstractmethod
-    def replace(self, codes: Tensor, vectors: Tensor) -> None:
-        """Give some codes new vectors. Shapes: (M,), (M, D)."""
-
-    def loss(self, steps: Tensor, chosen: Tensor) -> Tensor:
-        """Pull the chosen code vectors to the steps. Shapes: (M, D), (M, D) → scalar."""
-        return F.mse_loss(chosen, steps.detach())
-
-    def observe(self, steps: Tensor, codes: Tensor) -> None:
-        """See which codes were chosen in training. Shapes: (M, D), (M,)."""
-
-
-class SimVQCodebook(Codebook):
-    """K code vectors kept as basis × projection: one step on the projection moves all of them.
-
-    Source: SimVQ (arXiv 2411.02038). Adapting to a new domain freezes the basis.
-    """
-
-    def __init__(self, size: int, dim: int) -> None:
-        super().__init__()
-        self.basis = nn.Parameter(torch.randn(size, dim) * dim**-0.5)  # (K, D)
-        self.projection = nn.Linear(dim, dim, bias=False)
-
-    @property
-    def vectors(self) -> Tensor:
-        """The code vectors, (K, D)."""
-        projected: Tensor = self.projection(self.basis)
-        return projected
-
-    @torch.no_grad()
-    def place(self, vectors: Tensor) -> None:
-        """Start from these code vectors, (K, D)."""
-        # Adam moves every entry by about the learning rate. A large projection over a small basis
-        # lets code vectors follow states that move GAIN times as fast.
-        self.basis.copy_(vectors / GAIN)
-        self.projection.weight.copy_(GAIN * torch.eye(vectors.shape[1]))
-
-    @torch.no_grad()
-    def replace(self, codes: Tensor, vectors: Tensor) -> None:
-        """Give some codes new vectors. Shapes: (M,), (M, D)."""
-        # Not lstsq: its last bits depend on where its memory happens to lie, and a resumed run
-        # would not be the run it continues.
-        self.basis[codes] = torch.linalg.solve(self.projection.weight, vectors.T).T
-
-
-class VQCodebook(Codebook):
-    """K free code vectors, each moved only when it is chosen."""
-
-    def __init__(self, size: int, dim: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(size, dim) * dim**-0.5)  # (K, D)
-
-    @property
-    def vectors(self) -> Tensor:
-        """The code vectors, (K, D)."""
-        return self.table
-
-    @torch.no_grad()
-    def place(self, vectors: Tensor) -> None:
-        """Start from these code vectors, (K, D)."""
-        self.table.copy_(vectors)
-
-    @torch.no_grad()
-    def replace(self, codes: Tensor, vectors: Tensor) -> None:
-        """Give some codes new vectors. Shapes: (M,), (M, D)."""
-        self.table[codes] = vectors
-
-
-class EMACodebook(Codebook):
-    """K code vectors that are moving averages of the steps they were chosen for."""
-
-    table: Tensor
-    counts: Tensor
-    sums: Tensor
-
-    def __init__(self, size: int, dim: int, decay: float = 0.99) -> None:
-        super().__init__()
-        self.decay = decay
-        self.register_buffer("table", torch.randn(size, dim) * dim**-0.5)  # (K, D)
-        self.register_buffer("counts", torch.ones(size))  # (K,)
-        self.register_buffer("sums", self.table.clone())  # (K, D)
-
-    @property
-    def vectors(self) -> Tensor:
-        """The code vectors, (K, D)."""
-        return self.table
-
-    def place(self, vectors: Tensor) -> None:
-        """Start from these code vectors, (K, D)."""
-        self.table.copy_(vectors)
-        self.sums.copy_(vectors)
-        self.counts.fill_(1.0)
-
-    def replace(self, codes: Tensor, vectors: Tensor) -> None:
-        """Give some codes new vectors. Shapes: (M,), (M, D)."""
-        self.table[codes] = vectors
-        self.sums[codes] = vectors
-        self.counts[codes] = 1.0
-
-    def loss(self, steps: Tensor, chosen: Tensor) -> Tensor:
-        """Averages need no gradient, so there is nothing to pull. Returns 0."""
-        return steps.new_zeros(())
-
-    @torch.no_grad()
-    def observe(self, steps: Tensor, codes: Tensor) -> None:
-        """Move the averages. Shapes: (M, D), (M,)."""
-        chosen = F.one_hot(codes, len(self.table)).to(steps.dtype)  # (M, K)
-        self.counts.mul_(self.decay).add_(chosen.sum(dim=0), alpha=1 - self.decay)
-        self.sums.mul_(self.decay).add_(chosen.T @ steps, alpha=1 - self.decay)
-        self.table.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
-
-
-CODEBOOKS: dict[str, Callable[[int, int], Codebook]] = {
-    "simvq": SimVQCodebook,
-    "vq": VQCodebook,
-    "ema": EMACodebook,
-}
-
-
 class TreeQuantizer(nn.Module):
     """States → codes → states, with a root codebook for the first step and a leaf for the others.
+
+    Each later step is the difference to what the codes so far rebuild, so it also carries what they
+    missed. (The paper takes differences of states; the error of the first code is then lost for
+    good. docs/tokenizer.md has the measurement.)
 
     Everything is computed in float32, whatever the caller's autocast: nearest neighbours found in
     bfloat16 are wrong for up to 4 % of the codes.
@@ -214,7 +83,7 @@ class TreeQuantizer(nn.Module):
         self.root: Codebook = kind(config.root_size, config.dim)
         self.leaf: Codebook = kind(config.leaf_size, config.dim)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        # The newest steps seen in training: enough to give every leaf one of its own.
+        # The newest states seen in training: enough to give every leaf one of its own.
         keep = 4 * max(config.root_size, config.leaf_size)
         self.register_buffer("seen", torch.zeros(keep, config.code_length, config.dim))
         self.register_buffer("seen_count", torch.zeros((), dtype=torch.int64))
@@ -230,33 +99,44 @@ class TreeQuantizer(nn.Module):
         """Quantise states. Shapes: (B, L, D) → (B, L, D), (B, L), scalar."""
         with torch.autocast(states.device.type, enabled=False):
             states = states.float()
-            steps = to_steps(states)  # (B, L, D)
-            codes = self.nearest(steps)  # (B, L)
+            codes = self.nearest(states)  # (B, L)
             if self.training:
-                self._remember(steps.detach(), codes)
+                self._remember(states.detach(), codes)
             if self.warming_up:
                 return Quantized(states, codes, states.new_zeros(()))
             chosen = self.embed(codes)  # (B, L, D)
+            rebuilt = chosen.cumsum(dim=1)  # (B, L, D)
+            steps = states - (rebuilt - chosen).detach()  # (B, L, D)
             loss = 0.5 * (
                 self._loss(self.root, steps[:, :1], codes[:, :1], chosen[:, :1])
                 + self._loss(self.leaf, steps[:, 1:], codes[:, 1:], chosen[:, 1:])
             )
-            rebuilt = chosen.cumsum(dim=1)
             through = states + (rebuilt - states).detach()
             return Quantized(through, codes, loss)
 
     @torch.no_grad()
-    def nearest(self, steps: Tensor) -> Tensor:
-        """The nearest code of every step. Shapes: (B, L, D) → (B, L)."""
-        root = squared_distances(steps[:, :1], self.root.vectors).argmin(dim=-1)
-        leaf = squared_distances(steps[:, 1:], self.leaf.vectors).argmin(dim=-1)
-        return torch.cat([root, leaf], dim=1)
+    def nearest(self, states: Tensor) -> Tensor:
+        """The nearest code at every position, one after the other. Shapes: (B, L, D) → (B, L)."""
+        rebuilt = torch.zeros_like(states[:, 0])  # (B, D)
+        codes = []
+        for place in range(states.shape[1]):
+            vectors = (self.leaf if place else self.root).vectors
+            code = squared_distances(states[:, place] - rebuilt, vectors).argmin(dim=-1)  # (B,)
+            rebuilt = rebuilt + vectors[code]
+            codes.append(code)
+        return torch.stack(codes, dim=1)
 
     def embed(self, codes: Tensor) -> Tensor:
         """Code vectors of codes; their running sum along L is the state. (B, L) → (B, L, D)."""
         root = F.embedding(codes[:, :1], self.root.vectors)
         leaf = F.embedding(codes[:, 1:], self.leaf.vectors)
         return torch.cat([root, leaf], dim=1)
+
+    @torch.no_grad()
+    def to_steps(self, states: Tensor) -> Tensor:
+        """What each position's codebook has to quantise. Shapes: (B, L, D) → (B, L, D)."""
+        chosen = self.embed(self.nearest(states))
+        return states - (chosen.cumsum(dim=1) - chosen)
 
     @torch.no_grad()
     def prepare_step(self) -> None:
@@ -267,11 +147,15 @@ class TreeQuantizer(nn.Module):
             return
         if after == 0 and config.start_from_states:
             self.root.place(_spread(seen[:, 0], config.root_size))
-            self.leaf.place(_spread(seen[:, 1:].flatten(0, 1), config.leaf_size))
-        elif config.revive_every and after > 0 and after % config.revive_every == 0:
-            _revive(self.root, self.root_chosen, seen[:, 0])
-            _revive(self.leaf, self.leaf_chosen, seen[:, 1:].flatten(0, 1))
-        elif after > 0:
+            # Later positions see what the earlier ones leave, so they are placed one by one.
+            for place in range(1, seen.shape[1]):
+                steps = self.to_steps(seen)[:, 1 : place + 1]
+                self.leaf.place(_spread(steps.flatten(0, 1), config.leaf_size))
+        elif config.revive_every and after % config.revive_every == 0:
+            steps = self.to_steps(seen)
+            _revive(self.root, self.root_chosen, steps[:, 0])
+            _revive(self.leaf, self.leaf_chosen, steps[:, 1:].flatten(0, 1))
+        else:
             return
         self.root_chosen.zero_()
         self.leaf_chosen.zero_()
@@ -287,17 +171,12 @@ class TreeQuantizer(nn.Module):
         commitment = F.mse_loss(flat, vectors.detach())
         return book.loss(flat, vectors) + self.config.commitment * commitment
 
-    def _remember(self, steps: Tensor, codes: Tensor) -> None:
-        newest = torch.cat([steps, self.seen[: int(self.seen_count)]])[: len(self.seen)]
+    def _remember(self, states: Tensor, codes: Tensor) -> None:
+        newest = torch.cat([states, self.seen[: int(self.seen_count)]])[: len(self.seen)]
         self.seen[: len(newest)] = newest
         self.seen_count.fill_(len(newest))
         self.root_chosen[codes[:, 0]] = True
         self.leaf_chosen[codes[:, 1:].flatten()] = True
-
-
-def to_steps(states: Tensor) -> Tensor:
-    """Differences along the code axis: s_1 = z_1, s_l = z_l − z_(l−1). (B, L, D) → (B, L, D)."""
-    return torch.cat([states[:, :1], states[:, 1:] - states[:, :-1]], dim=1)
 
 
 def squared_distances(steps: Tensor, vectors: Tensor) -> Tensor:
