@@ -179,7 +179,7 @@ class TestTraining:
         model, batch = make().train(), draw_batch((3, 1, 4, 2))
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         losses = []
-        for _ in range(60):
+        for _ in range(120):
             optimizer.zero_grad()
             loss = model(batch)["loss"]
             loss.backward()

@@ -102,17 +102,21 @@ class TestLosses:
         for start in (True, False):
             model = make_model(backbone_folder, warm=False, start_from_states=start, revive_every=0)
             losses[start] = [model(batch)["code"].item() for _ in range(3)]
-        assert losses[True][2] < 0.5 * losses[False][2]
+        assert losses[True][2] < 0.7 * losses[False][2]
 
     def test_codes_that_nothing_chose_are_revived(self, backbone_folder, batch):
-        losses = {}
+        used = {}
+        settings = {"start_from_states": False, "root_size": 40, "leaf_size": 50}
         for every in (0, 3):
-            model = make_model(
-                backbone_folder, warm=False, start_from_states=False, revive_every=every
-            )
-            losses[every] = [model(batch)["code"].item() for _ in range(8)]
-        assert losses[3][:5] == losses[0][:5]
-        assert losses[3][5] < losses[0][5]  # two steps of warm-up and three more
+            model = make_model(backbone_folder, warm=False, revive_every=every, **settings)
+            before = model.quantizer.root.vectors.detach().clone()
+            changed = []
+            for _ in range(7):
+                model(batch)
+                changed.append(not torch.equal(before, model.quantizer.root.vectors))
+            used[every] = changed
+        assert used[0] == [False] * 7
+        assert used[3] == [False] * 5 + [True] * 2  # two steps of warm-up and three more
 
     def test_only_training_steps_are_counted(self, backbone_folder, batch):
         model = make_model(backbone_folder, warm=False).eval()

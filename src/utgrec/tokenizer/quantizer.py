@@ -151,11 +151,11 @@ class TreeQuantizer(nn.Module):
             for place in range(1, seen.shape[1]):
                 steps = self.to_steps(seen)[:, 1 : place + 1]
                 self.leaf.place(_spread(steps.flatten(0, 1), config.leaf_size))
-        elif config.revive_every and after % config.revive_every == 0:
+        elif config.revive_every and after > 0 and after % config.revive_every == 0:
             steps = self.to_steps(seen)
             _revive(self.root, self.root_chosen, steps[:, 0])
             _revive(self.leaf, self.leaf_chosen, steps[:, 1:].flatten(0, 1))
-        else:
+        elif after > 0:
             return
         self.root_chosen.zero_()
         self.leaf_chosen.zero_()
