@@ -62,16 +62,16 @@ def tiny(seed: int = 0) -> Recipe:
             latents=LatentsConfig(),
             # The paper's weights suit a pre-trained backbone. One that starts at random needs more
             # from its neighbours, and standardised states make the code loss 100 times larger.
-            weights=LossWeights(code=0.3, alignment=0.3, partner=0.1),
-            trainer=TrainerConfig(steps=1000, learning_rate=7e-4, warmup_share=0.1, seed=seed),
+            weights=LossWeights(code=0.3, alignment=1.0, partner=0.1),
+            trainer=TrainerConfig(steps=800, learning_rate=7e-4, warmup_share=0.1, seed=seed),
         ),
         recommender=RecommenderConfig(
             sizes=T5Sizes(),
             trainer=TrainerConfig(
-                steps=3000,
+                steps=2000,
                 learning_rate=3e-3,
                 weight_decay=0.05,
-                validate_every=300,
+                validate_every=250,
                 patience=4,
                 seed=seed,
             ),

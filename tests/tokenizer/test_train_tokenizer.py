@@ -114,6 +114,20 @@ class TestFolder:
             assert all(other.startswith(name) for other in near)
         assert {pool.item_ids[row] for row in pool.neighbours.of(8)} == {"words-1"}
 
+    def test_the_vocabulary_comes_from_trained_items_only(self, domains, tmp_path, monkeypatch):
+        class Seen(Exception):
+            pass
+
+        def look(folder, texts, pictures, config):
+            raise Seen(list(texts), len(pictures))
+
+        monkeypatch.setattr(stage, "create_tiny_backbone", look)
+        with pytest.raises(Seen) as seen:
+            train_tokenizer(domains, small_config(), tmp_path / "out")
+        texts, pictures = seen.value.args
+        assert texts == [TEXTS[row] for row in (0, 1, 3, 4)] * 2
+        assert pictures == 4  # all four of the shop's trained items have one
+
     @pytest.mark.parametrize(
         "name", ["heads.safetensors", "latents.safetensors", "backbone/model.safetensors"]
     )
