@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from utgrec.storage import Manifest
 
 
+# Nine interactions a user over so many items leave six to an item: what an item is has to make up
+# for what nobody has done with it yet, as in most real shops.
+DEMO_ITEMS = 1500
+
+
 def demo(
     terminal: Terminal,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")] = Path(
@@ -37,7 +42,9 @@ def demo(
     """
     from utgrec.data.marketplace import MarketplaceConfig
 
-    folders = simulate_shops(terminal, out / "market", MarketplaceConfig(), overwrite=False)
+    folders = simulate_shops(
+        terminal, out / "market", MarketplaceConfig(items_per_shop=DEMO_ITEMS), overwrite=False
+    )
     answer = do_run(terminal, "demo", folders, out / "run", seed, report=out / "report.html")
     example = example_history(folders[0])
     terminal.say(
