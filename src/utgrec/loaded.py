@@ -74,7 +74,9 @@ def load(run: str | Path, domain: str | None = None) -> LoadedRun:
     plan = read_plan(folder)
     names = list(plan.domains)
     if domain is None and len(names) > 1:
-        raise InputError(f"{run} knows {', '.join(names)}; say which with domain=…")
+        raise InputError(
+            f"{run} knows {', '.join(names)}; say which with domain=… (--domain on the command line)"
+        )
     name = domain or names[0]
     if name not in names:
         raise InputError(f"{run} does not know domain {name!r}; it knows {', '.join(names)}")

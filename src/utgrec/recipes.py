@@ -91,13 +91,13 @@ def demo(seed: int = 0) -> Recipe:
             base.tokenizer.quantizer, root_size=64, leaf_size=64, warmup_steps=80, revive_every=25
         ),
         heads=dataclasses.replace(base.tokenizer.heads, max_text_tokens=48),
-        trainer=dataclasses.replace(base.tokenizer.trainer, steps=300, learning_rate=5e-4),
+        trainer=dataclasses.replace(base.tokenizer.trainer, steps=400, learning_rate=5e-4),
     )
     recommender = dataclasses.replace(
         base.recommender,
         batch_size=128,
         trainer=dataclasses.replace(
-            base.recommender.trainer, steps=900, validate_every=150, patience=0
+            base.recommender.trainer, steps=1500, validate_every=300, patience=0
         ),
     )
     return dataclasses.replace(base, name="demo", tokenizer=tokenizer, recommender=recommender)

@@ -132,11 +132,11 @@ def test_files_are_found_by_name(tmp_path: Path, files: list[str], found: tuple[
 
 def test_missing_and_ambiguous_files_name_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "stuff.csv").touch()
-    with pytest.raises(BadTable, match=r"it has stuff\.csv.*--items-file"):
+    with pytest.raises(BadTable, match=r"it has stuff\.csv.*--items"):
         find_table(tmp_path, ITEM_NAMES, None, "items")
     (tmp_path / "items.csv").touch()
     (tmp_path / "items.jsonl").touch()
-    with pytest.raises(BadTable, match=r"items\.csv, items\.jsonl; say which with --items-file"):
+    with pytest.raises(BadTable, match=r"items\.csv, items\.jsonl; say which with --items"):
         find_table(tmp_path, ITEM_NAMES, None, "items")
     assert find_table(tmp_path, ITEM_NAMES, "stuff.csv", "items").name == "stuff.csv"
     with pytest.raises(BadTable, match="is no file"):

@@ -70,7 +70,7 @@ def find_table(folder: Path, names: Sequence[Sequence[str]], told: str | None, w
     if told:
         path = folder / told
         if not path.is_file():
-            raise BadTable(f"{path} is no file; check --{what}-file (options.{what}_file)")
+            raise BadTable(f"{path} is no file; check --{what} (options.{what}_file)")
         _format_of(path)
         return path
     tables = sorted(
@@ -86,13 +86,13 @@ def find_table(folder: Path, names: Sequence[Sequence[str]], told: str | None, w
             listed = ", ".join(path.name for path in found)
             raise BadTable(
                 f"{folder} has more than one table of {what}: {listed}; "
-                f"say which with --{what}-file NAME (options.{what}_file)"
+                f"say which with --{what} NAME (options.{what}_file)"
             )
     listed = ", ".join(path.name for path in tables) or "no table at all"
     raise BadTable(
         f"{folder} has no table of {what} under a usual name ({names[0][0]}.csv, .tsv, .jsonl, "
         f".parquet, also .gz); it has {listed}. "
-        f"Say which it is with --{what}-file NAME (options.{what}_file)"
+        f"Say which it is with --{what} NAME (options.{what}_file)"
     )
 
 
