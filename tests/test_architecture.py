@@ -33,6 +33,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("console",),
     ("commands",),
     ("cli",),
+    ("__main__",),
 )
 TIER = {part: height for height, parts in enumerate(TIERS) for part in parts}
 

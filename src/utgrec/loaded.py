@@ -75,7 +75,7 @@ def load(run: str | Path, domain: str | None = None) -> LoadedRun:
     names = list(plan.domains)
     if domain is None and len(names) > 1:
         raise InputError(
-            f"{run} knows {', '.join(names)}; say which with domain=… (--domain on the command line)"
+            f"{run} knows {', '.join(names)}; say which with domain=… (or with --domain NAME)"
         )
     name = domain or names[0]
     if name not in names:
