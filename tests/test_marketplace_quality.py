@@ -110,9 +110,12 @@ def test_a_short_run_beats_popularity_in_two_shops(tmp_path):
 
 @pytest.mark.slow
 def test_the_demos_recipe_learns_what_the_shops_hold(tmp_path):
-    """The demo's recipe on shops of 600 items: five minutes on one core."""
+    """The demo's recipe on shops of 600 items: six minutes on one core.
+
+    Measured: shares 0.33 and 0.33, 2.8 and 2.7 times popularity, lifts 4.0 and 3.5.
+    """
     for shop in run(tmp_path, MarketplaceConfig(), demo()):
-        assert shop.ndcg["UTGRec"] > 1.4 * shop.ndcg["Popularity"]
-        assert shop.share > 0.17
-        assert shop.agreement_lift > 1.8
+        assert shop.ndcg["UTGRec"] > 2 * shop.ndcg["Popularity"]
+        assert shop.share > 0.25
+        assert shop.agreement_lift > 2.5
         assert shop.conflict_rate < 0.25
