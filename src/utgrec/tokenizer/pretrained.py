@@ -8,15 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from utgrec import storage
 from utgrec.config import from_dict, require
+from utgrec.data.split import Split
 from utgrec.progress import Progress, silent
 from utgrec.tokenizer.backbone import Backbone
-from utgrec.tokenizer.items import ItemInputs, build_prompts, by_length, read_items
+from utgrec.tokenizer.company import CompanyConfig, Floats, company_directions
+from utgrec.tokenizer.items import (
+    ItemInputs,
+    build_prompts,
+    by_length,
+    read_contents,
+    read_items,
+)
 from utgrec.tokenizer.latents import LatentsConfig, PatchPCA
 from utgrec.tokenizer.model import HeadsConfig, LossWeights, TokenizerModel
 from utgrec.tokenizer.quantizer import QuantizerConfig
@@ -43,6 +52,8 @@ class TokenizerConfig:
     """Weights of the losses."""
     trainer: TrainerConfig
     """How it is trained; a step is one batch."""
+    company: CompanyConfig = dataclasses.field(default_factory=CompanyConfig)
+    """How the log helps to tell what an item is."""
     batch_size: int = 128
     """Items per batch, partners included."""
 
@@ -103,8 +114,8 @@ class ItemTokenizer:
         pictures: Sequence[Path | None],
         progress: Progress = silent,
     ) -> ItemInputs:
-        """Prepare words and pictures of N items for `states`."""
-        return read_items(
+        """Prepare words and pictures of N items for `states`, without any company."""
+        items = read_items(
             texts,
             pictures,
             self.model.backbone,
@@ -112,18 +123,36 @@ class ItemTokenizer:
             self.config.heads.max_text_tokens,
             progress,
         )
+        return self._summarize(items, np.zeros((len(items), 0)))
+
+    def add_company(self, items: ItemInputs, split: Split) -> ItemInputs:
+        """Tell the items of one domain apart by what its training histories show, too."""
+        return self._summarize(items, company_directions(split, len(items), self.config.company))
+
+    def _summarize(self, items: ItemInputs, directions: Floats) -> ItemInputs:
+        contents = read_contents(items, self.model.features.words)
+        return items.with_summary(self.model.features.vectors(contents, directions))
 
     @torch.no_grad()
-    def states(self, items: ItemInputs, progress: Progress = silent) -> Tensor:
-        """States of N items, in float32 so that codes do not depend on the batch: (N, L, D)."""
+    def states(
+        self,
+        items: ItemInputs,
+        progress: Progress = silent,
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> Tensor:
+        """States of N items, in float32 so that codes do not depend on the batch: (N, L, D).
+
+        With `rows`, the states of these items alone; those of the others are zeros.
+        """
         quantizer = self.config.quantizer
         out = torch.zeros(len(items), quantizer.code_length, quantizer.dim)
         done = 0
-        for rows in by_length(items, np.arange(len(items)), ENCODE_AT_ONCE):
+        wanted = np.arange(len(items)) if rows is None else rows
+        for rows in by_length(items, wanted, ENCODE_AT_ONCE):
             prompts = build_prompts(items, rows, self.model.backbone, quantizer.code_length)
             out[torch.from_numpy(rows)] = self.model.states(prompts)
             done += len(rows)
-            progress("Encoding items", done, len(items))
+            progress("Encoding items", done, len(wanted))
         return out
 
     def encode(self, *, text: str, image: str | Path | None = None) -> tuple[int, ...]:
@@ -139,5 +168,10 @@ class ItemTokenizer:
 def create_model(backbone_folder: Path, config: TokenizerConfig) -> TokenizerModel:
     """The network around a backbone folder, with fresh heads from torch's current seed."""
     return TokenizerModel(
-        Backbone(backbone_folder), config.quantizer, config.heads, config.latents, config.weights
+        Backbone(backbone_folder),
+        config.quantizer,
+        config.heads,
+        config.latents,
+        config.weights,
+        config.company,
     )

@@ -17,13 +17,15 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import require, to_dict
 from utgrec.data.neighbours import Neighbours, find_neighbours, join
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import Split, leave_one_out
 from utgrec.errors import BadImage
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.backbone import Backbone, open_picture
 from utgrec.tokenizer.batches import PairBatches, TokenizerBatch
-from utgrec.tokenizer.items import ItemInputs, read_items
+from utgrec.tokenizer.company import company_directions
+from utgrec.tokenizer.features import ItemFeatures
+from utgrec.tokenizer.items import ItemInputs, read_contents, read_items
 from utgrec.tokenizer.latents import PatchPCA
 from utgrec.tokenizer.pretrained import STAGE, ItemTokenizer, TokenizerConfig, create_model
 from utgrec.tokenizer.tiny import create_tiny_backbone
@@ -57,6 +59,8 @@ class _Pool(NamedTuple):
     pictures: list[Path | None]
     trained: npt.NDArray[np.int64]  # items that occur in training histories
     neighbours: Neighbours
+    splits: list[Split]
+    sizes: list[int]  # items of each domain
 
 
 def _make(
@@ -73,6 +77,7 @@ def _make(
     torch.manual_seed(config.trainer.seed)
     model = create_model(backbone_folder, config)
     items = _read(pool, model.backbone, codec, config, progress)
+    items = _summarize(items, pool, model.features)
     batches = PairBatches(
         items,
         pool.neighbours,
@@ -96,7 +101,11 @@ def _make(
         progress=progress,
         title="Training the tokenizer",
     )
-    ItemTokenizer(model, codec, config).save(work.folder)
+    tokenizer = ItemTokenizer(model, codec, config)
+    if config.quantizer.settle_rounds:
+        states = tokenizer.states(items, progress, rows=pool.trained)
+        model.quantizer.settle(states[torch.from_numpy(pool.trained)])
+    tokenizer.save(work.folder)
     write_losses(work.folder / "losses.jsonl", trained)
     facts = {
         "domains": [domain.name for domain in domains],
@@ -117,16 +126,18 @@ def _pool(domains: Sequence[Domain]) -> _Pool:
     item_ids: list[str] = []
     texts: list[str] = []
     pictures: list[Path | None] = []
-    trained, graphs, start = [], [], 0
+    trained, graphs, splits, sizes, start = [], [], [], [], 0
     for domain in domains:
         split = leave_one_out(domain)
         trained.append(np.unique(split.train).astype(np.int64) + start)
         graphs.append(find_neighbours(split, len(domain.catalog)))
+        splits.append(split)
+        sizes.append(len(domain.catalog))
         item_ids += domain.catalog.item_ids
         texts += domain.catalog.texts
         pictures += domain.catalog.images
         start += len(domain.catalog)
-    return _Pool(item_ids, texts, pictures, np.concatenate(trained), join(graphs))
+    return _Pool(item_ids, texts, pictures, np.concatenate(trained), join(graphs), splits, sizes)
 
 
 def _read(
@@ -135,6 +146,21 @@ def _read(
     return read_items(
         pool.texts, pool.pictures, backbone, codec, config.heads.max_text_tokens, progress
     )
+
+
+def _summarize(items: ItemInputs, pool: _Pool, features: ItemFeatures) -> ItemInputs:
+    """Fit the features on all domains, and give them to the items."""
+    contents = read_contents(items, features.words)
+    features.fit_contents(contents[torch.from_numpy(pool.trained)])
+    parts = zip(torch.split(contents, pool.sizes), pool.splits, strict=True)
+    summary = torch.cat(
+        [
+            features.vectors(part, company_directions(split, len(part), features.config))
+            for part, split in parts
+        ]
+    )
+    features.fit_states(summary[torch.from_numpy(pool.trained)])
+    return items.with_summary(summary)
 
 
 def _sample_pictures(pool: _Pool, count: int) -> list[Image.Image]:
