@@ -49,7 +49,7 @@ def tiny(seed: int = 0) -> Recipe:
         name="tiny",
         tokenizer=TokenizerConfig(
             backbone=TinyBackboneConfig(seed=seed),
-            quantizer=QuantizerConfig(warmup_steps=150),
+            quantizer=QuantizerConfig(warmup_steps=80),
             heads=HeadsConfig(
                 projection_width=256,
                 dropout=0.0,
@@ -62,8 +62,8 @@ def tiny(seed: int = 0) -> Recipe:
             latents=LatentsConfig(),
             # The paper's weights suit a pre-trained backbone. One that starts at random needs more
             # from its neighbours, and standardised states make the code loss 100 times larger.
-            weights=LossWeights(code=0.3, alignment=1.0, partner=0.1),
-            trainer=TrainerConfig(steps=800, learning_rate=7e-4, warmup_share=0.1, seed=seed),
+            weights=LossWeights(code=0.3, alignment=0.1, partner=0.1),
+            trainer=TrainerConfig(steps=300, learning_rate=5e-4, warmup_share=0.1, seed=seed),
         ),
         recommender=RecommenderConfig(
             sizes=CausalSizes(),
@@ -90,16 +90,16 @@ def demo(seed: int = 0) -> Recipe:
         base.tokenizer,
         backbone=dataclasses.replace(base.tokenizer.backbone, vocabulary=1024, layers=3),
         quantizer=dataclasses.replace(
-            base.tokenizer.quantizer, root_size=64, leaf_size=64, warmup_steps=80, revive_every=25
+            base.tokenizer.quantizer, root_size=64, leaf_size=64, warmup_steps=60, revive_every=25
         ),
         heads=dataclasses.replace(base.tokenizer.heads, max_text_tokens=48),
-        trainer=dataclasses.replace(base.tokenizer.trainer, steps=400, learning_rate=5e-4),
+        trainer=dataclasses.replace(base.tokenizer.trainer, steps=250),
     )
     recommender = dataclasses.replace(
         base.recommender,
-        batch_size=128,
+        batch_size=512,
         trainer=dataclasses.replace(
-            base.recommender.trainer, steps=1500, validate_every=300, patience=0
+            base.recommender.trainer, steps=800, validate_every=200, patience=0
         ),
     )
     return dataclasses.replace(base, name="demo", tokenizer=tokenizer, recommender=recommender)
