@@ -4,6 +4,7 @@ A cell's folder keeps `ranks.parquet`, one rank per user, and `figures.json`. Wh
 seconds and MiB is in the manifest's `measured` part: it differs from run to run, all else does not.
 """
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +51,9 @@ def find_system(plan: ComparisonPlan, name: str) -> SystemPlan:
 def needs_tuning(plan: ComparisonPlan, system: SystemPlan) -> bool:
     """Whether a system's settings are to be chosen."""
     family = system.family
-    return family is not None and system.tuned and systems.can_be_tuned(family, plan.budget)
+    if family is None or not system.tuned:
+        return False
+    return systems.count_trials(family, plan.budget, exclude_seen=plan.exclude_seen) > 1
 
 
 def origin(plan: ComparisonPlan, domain: Domain, task: Task) -> Origin:
@@ -117,7 +120,7 @@ def read_tuning(folder: ComparisonFolder, task: Task) -> systems.Chosen:
     manifest = storage.read_manifest(where, "tuning")
     values = storage.read_json(storage.check_file(where, manifest, TUNING_FILE))
     return systems.Chosen(
-        values["place"], {**values["record"], "seconds": manifest.measured.get("tuning_s", 0.0)}
+        values["place"], values["settings"], values["record"], manifest.measured["tuning_s"]
     )
 
 
@@ -129,9 +132,7 @@ def read_cell(folder: ComparisonFolder, task: Task) -> tuple[storage.Manifest, E
     """
     where = folder.stage(task)
     manifest = storage.read_manifest(where, "cell")
-    evaluation = Evaluation.from_table(
-        pq.read_table(storage.check_file(where, manifest, RANKS), partitioning=None)
-    )
+    evaluation = Evaluation.from_table(pq.read_table(storage.check_file(where, manifest, RANKS)))
     if evaluation.system != task.system:
         raise CorruptFile(
             f"{where} holds the ranks of {evaluation.system!r}, not of {task.system!r}; remove "
@@ -161,7 +162,7 @@ def _prepare(
         began = time.perf_counter()
         fitted = systems.fit_family(system.family, given, chosen, plan.budget, progress)
         seconds = time.perf_counter() - began
-        settings = None if chosen is None else chosen.record["best"]
+        settings = None if chosen is None else chosen.settings
         return Ready(fitted, seconds, 0.0, {"settings": settings})
     from utgrec.comparison import trained
 
@@ -185,8 +186,6 @@ def _measure(
     progress: Progress,
 ) -> StageResult:
     """Rank the test items, and write what came out."""
-    import dataclasses
-
     evaluation = evaluate(
         ready.system,
         split,
@@ -218,10 +217,9 @@ def _measure(
 
 
 def _keep_tuning(out: Path, chosen: systems.Chosen) -> StageResult:
-    record = dict(chosen.record)
-    seconds = record.pop("seconds", 0.0)  # differs from run to run
-    for trial in record.get("trials", []):
-        trial.pop("seconds", None)
-    storage.write_json(out / TUNING_FILE, {"place": chosen.place, "record": record})
-    facts = {"best": record.get("best"), "trials": len(record.get("trials", []))}
-    return StageResult(facts, measured={"tuning_s": round(seconds, 3)})
+    storage.write_json(
+        out / TUNING_FILE,
+        {"place": chosen.place, "settings": chosen.settings, "record": chosen.record},
+    )
+    facts = {"settings": chosen.settings, "trials": len(chosen.record["trials"])}
+    return StageResult(facts, measured={"tuning_s": round(chosen.seconds, 3)})

@@ -5,7 +5,7 @@ OUT/domains/NAME-cold/            domains derived with cold items
 OUT/tuning/DOMAIN/FAMILY/         how the settings of a family were chosen
 OUT/runs/DOMAIN/SYSTEM/seed-S/    run folders of recipes; RUN/_together/ for those on all domains
 OUT/cells/DOMAIN/SYSTEM/seed-S/   one system on one domain with one seed: ranks and figures
-OUT/logs/                         what the processes of the cells wrote to stderr
+OUT/logs/                         what the processes of failed tasks wrote to stderr
 OUT/comparison.*                  the tables
 """
 

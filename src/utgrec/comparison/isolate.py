@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from utgrec.comparison.cells import do_task
 from utgrec.comparison.folder import ComparisonFolder, Resolved, Task
@@ -50,7 +49,7 @@ def do_apart(folder: ComparisonFolder, task: Task, progress: Progress) -> None:
             raise
         code = process.wait()
     if problem is None and code == 0:
-        _remove_empty(log)
+        log.unlink()
         return
     raise CellFailed(f"{task.title} failed: {problem or _death(code)}; its messages are in {log}")
 
@@ -81,8 +80,3 @@ def _death(code: int) -> str:
         hint = " (often: the machine ran out of memory)" if -code == signal.SIGKILL else ""
         return f"its process was ended by {name}{hint}"
     return f"its process ended with exit code {code}"
-
-
-def _remove_empty(log: Path) -> None:
-    if log.stat().st_size == 0:
-        log.unlink()

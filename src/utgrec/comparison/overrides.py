@@ -17,10 +17,12 @@ RESERVED = {
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with some settings changed; every class checks its own again.
 
+    All changes of one class are made at once: each alone may break a rule that they keep together.
+
     Raises:
         BadConfig: a name that is no setting, a seed, or a value that does not fit.
     """
-    for name, value in changes.items():
+    for name in changes:
         require(
             name not in RESERVED,
             f"override {name!r} is not possible; it is {RESERVED.get(name, '')}",
@@ -29,28 +31,35 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
             name.rpartition(".")[2] != "seed",
             f"override {name!r} is not possible; seeds are those of the plan",
         )
-        recipe = _replaced(recipe, name.split("."), value, name)
-    return recipe
+    changed: Recipe = _replaced(recipe, "", changes)
+    return changed
 
 
-def _replaced(config: Any, path: list[str], value: Any, whole: str) -> Any:
-    known = {field.name for field in dataclasses.fields(config)}
-    first, rest = path[0], path[1:]
-    require(
-        first in known,
-        f"override {whole!r} names no setting: {type(config).__name__} has no {first!r}; it has "
-        f"{', '.join(sorted(known))}",
-    )
-    current = getattr(config, first)
-    if dataclasses.is_dataclass(current):
+def _replaced(config: Any, before: str, changes: Mapping[str, Any]) -> Any:
+    """A configuration with the changes whose dotted names begin with `before`."""
+    known = [field.name for field in dataclasses.fields(config)]
+    values: dict[str, Any] = {}
+    for name, value in changes.items():
+        if not name.startswith(before):
+            continue
+        first, _, rest = name.removeprefix(before).partition(".")
         require(
-            bool(rest),
-            f"override {whole!r} names a group of settings; name one of "
-            f"{', '.join(f'{whole}.{field.name}' for field in dataclasses.fields(current))}",
+            first in known,
+            f"override {name!r} names no setting: {type(config).__name__} has no {first!r}; it has "
+            f"{', '.join(sorted(known))}",
         )
-        return dataclasses.replace(config, **{first: _replaced(current, rest, value, whole)})
-    require(not rest, f"override {whole!r} names no setting: {first!r} has no parts")
-    return dataclasses.replace(config, **{first: _fitting(current, value, whole)})
+        current = getattr(config, first)
+        if not dataclasses.is_dataclass(current):
+            require(not rest, f"override {name!r} names no setting: {first!r} has no parts")
+            values[first] = _fitting(current, value, name)
+            continue
+        parts = (f"{name}.{field.name}" for field in dataclasses.fields(current))
+        require(
+            bool(rest), f"override {name!r} is a group of settings; name one of {', '.join(parts)}"
+        )
+        if first not in values:
+            values[first] = _replaced(current, f"{before}{first}.", changes)
+    return dataclasses.replace(config, **values)
 
 
 def _fitting(current: Any, value: Any, whole: str) -> Any:

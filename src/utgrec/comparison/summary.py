@@ -259,9 +259,8 @@ def _tuning(folder: ComparisonFolder, plan: ComparisonPlan, domain: str) -> JSON
     records = {}
     for system in plan.systems:
         if system.family is not None and needs_tuning(plan, system):
-            record = dict(read_tuning(folder, tuning_task(plan, domain, system)).record)
-            record.pop("seconds", None)
-            records[system.family] = record
+            chosen = read_tuning(folder, tuning_task(plan, domain, system))
+            records[system.family] = {"settings": chosen.settings, **chosen.record}
     return records
 
 
@@ -272,7 +271,7 @@ def _cost(
     wanted = find_system(plan, system)
     tuning = None
     if needs_tuning(plan, wanted):
-        tuning = read_tuning(folder, tuning_task(plan, domain, wanted)).record["seconds"]
+        tuning = read_tuning(folder, tuning_task(plan, domain, wanted)).seconds
     return {
         "train_s": round(float(np.mean([c.manifest.measured["train_s"] for c in cells])), 3),
         "tuning_s": tuning,

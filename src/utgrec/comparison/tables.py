@@ -157,6 +157,6 @@ def _settings(domain: JSON) -> str:
     """What was chosen for each tuned family."""
     lines = ["Chosen on the validation items:", ""]
     for family, record in domain["tuning"].items():
-        chosen = ", ".join(f"{name} {value}" for name, value in record["best"].items())
+        chosen = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
         lines.append(f"- {family}: {chosen} ({len(record['trials'])} tried)")
     return "\n".join(lines)

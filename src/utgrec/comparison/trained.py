@@ -1,5 +1,6 @@
 """UTGRec in a comparison: trained here from a recipe, or taken from finished run folders."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -34,8 +35,6 @@ def recipe_of(system: SystemPlan, seed: int, exclude_seen: bool) -> Recipe:
     Raises:
         BadConfig: no such recipe, or an override that does not fit.
     """
-    import dataclasses
-
     recipe = override(find_recipe(system.recipe or "", seed), system.overrides)
     return dataclasses.replace(recipe, exclude_seen=exclude_seen)
 
