@@ -186,6 +186,9 @@ def _system(plan: ComparisonPlan, gathered: DomainCells, average: SeedAverage) -
         "seeds": [cell.task.seed for cell in cells],
         "beam": cells[0].manifest.facts.get("beam"),
         "settings": cells[0].manifest.facts.get("settings"),
+        "seed_values": [
+            to_json_float(evaluation.mean(plan.metric)) for evaluation in average.evaluations
+        ],
         "metrics": {
             name: {
                 **interval.rounded(),
