@@ -20,9 +20,10 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.marketplace import MarketplaceConfig, Oracle, write_marketplace
 from utgrec.data.split import leave_one_out
-from utgrec.recommender.forward import t5_logits
-from utgrec.recommender.histories import CodedDomain, HistoryBatch, PrefixBatches, newest_codes
-from utgrec.recommender.model import GenerativeRecommender, T5Sizes
+from utgrec.recommender.histories import CodedDomain, newest_codes
+from utgrec.recommender.prefixes import PrefixBatch, PrefixBatches
+from utgrec.recommender.t5 import T5Recommender, T5Sizes
+from utgrec.recommender.t5_forward import t5_logits
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
 
@@ -43,7 +44,7 @@ def true_codes(domain: Domain) -> np.ndarray:
     return np.stack([first, second, np.array(third)], axis=1).astype(np.int16)
 
 
-def losses(model: GenerativeRecommender, batch: HistoryBatch, newest: bool) -> Tensor:
+def losses(model: T5Recommender, batch: PrefixBatch, newest: bool) -> Tensor:
     """Cross-entropy of each code, (L,), with or without the newest item in the decoder."""
     start = torch.full_like(batch.targets[:, :1], PAD)
     length = batch.targets.shape[1]
@@ -57,7 +58,7 @@ def losses(model: GenerativeRecommender, batch: HistoryBatch, newest: bool) -> T
 def curve(batches: PrefixBatches, vocabulary: Vocabulary, newest: bool, seed: int, steps: int):
     """Mean loss of the first code over every 50 steps."""
     torch.manual_seed(seed)
-    model = GenerativeRecommender.create(T5Sizes(), vocabulary).train()
+    model = T5Recommender.create(T5Sizes(), vocabulary).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05, fused=True)
     means, recent = [], []
     for number in range(steps):

@@ -50,9 +50,8 @@ def mini_recipe(**trainer: object) -> Recipe:
                 width=16,
                 feed_forward=16,
                 heads=2,
-                head_width=8,
-                encoder_layers=1,
-                decoder_layers=1,
+                trunk_layers=1,
+                writer_layers=1,
             ),
             trainer=change(
                 recommender.trainer, **{"steps": 6, "validate_every": 2, "log_every": 4, **trainer}

@@ -22,7 +22,7 @@ from utgrec.evaluation.generative import (
 from utgrec.evaluation.protocol import evaluate
 from utgrec.evaluation.stage import evaluate_domain
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
-from utgrec.recommender.model import GenerativeRecommender, T5Sizes
+from utgrec.recommender.t5 import T5Recommender, T5Sizes
 from utgrec.recommender.train import read_recommender
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.runs import RunFolder, run_recipe
@@ -38,7 +38,7 @@ def make_model():
     sizes = T5Sizes(
         width=16, feed_forward=16, heads=2, head_width=8, encoder_layers=1, decoder_layers=1
     )
-    model = GenerativeRecommender.create(sizes, VOCABULARY).eval()
+    model = T5Recommender.create(sizes, VOCABULARY).eval()
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return model

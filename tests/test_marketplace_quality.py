@@ -84,14 +84,14 @@ def small_recipe() -> Recipe:
         ),
         recommender=change(
             recommender,
+            batch_size=256,
             sizes=change(
                 recommender.sizes,
                 width=64,
                 feed_forward=128,
                 heads=2,
-                head_width=32,
-                encoder_layers=1,
-                decoder_layers=2,
+                trunk_layers=1,
+                writer_layers=1,
             ),
             trainer=change(recommender.trainer, steps=400, validate_every=0),
         ),

@@ -67,9 +67,27 @@ def _typed(hint: Any, value: Any) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         options = [option for option in typing.get_args(hint) if option is not type(None)]
-        return None if value is None else _typed(options[0], value)
+        return None if value is None else _typed(_chosen(options, value), value)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(typing.cast(type, hint), value)
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_typed(typing.get_args(hint)[0], entry) for entry in value)
     return value
+
+
+def _chosen(options: list[Any], value: Any) -> Any:
+    """Of several configuration classes the one that has all the settings given."""
+    if len(options) == 1 or not isinstance(value, dict):
+        return options[0]
+    fitting = [
+        option
+        for option in options
+        if dataclasses.is_dataclass(option)
+        and set(value) <= {field.name for field in dataclasses.fields(option)}
+    ]
+    names = " or ".join(option.__name__ for option in options)
+    require(
+        len(fitting) == 1,
+        f"settings {', '.join(sorted(value))} must be those of either {names}, without the others",
+    )
+    return fitting[0]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from utgrec.config import require
 from utgrec.errors import BadConfig
 from utgrec.evaluation.generative import DecodingConfig, ValidationConfig
-from utgrec.recommender.model import T5Sizes
+from utgrec.recommender.causal import CausalSizes
 from utgrec.recommender.train import RecommenderConfig
 from utgrec.tokenizer.latents import LatentsConfig
 from utgrec.tokenizer.model import HeadsConfig, LossWeights
@@ -66,12 +66,14 @@ def tiny(seed: int = 0) -> Recipe:
             trainer=TrainerConfig(steps=800, learning_rate=7e-4, warmup_share=0.1, seed=seed),
         ),
         recommender=RecommenderConfig(
-            sizes=T5Sizes(),
+            sizes=CausalSizes(),
+            batch_size=1024,
             trainer=TrainerConfig(
                 steps=2000,
                 learning_rate=3e-3,
                 weight_decay=0.05,
-                validate_every=250,
+                warmup_share=0.05,
+                validate_every=500,
                 patience=4,
                 seed=seed,
             ),

@@ -4,17 +4,17 @@ import torch
 
 from utgrec.decoding import BeamSearch, CodeTrie, LeanT5, exact_scores
 from utgrec.recommender.histories import newest_codes
-from utgrec.recommender.model import GenerativeRecommender, T5Sizes
+from utgrec.recommender.t5 import T5Recommender, T5Sizes
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
 VOCABULARY = Vocabulary(root_size=4, leaf_size=5, code_length=3, domains=("shop",))
 CODES = torch.cartesian_prod(torch.arange(4), torch.arange(5), torch.arange(5))[::3]
 
 
-def model_and_histories() -> tuple[GenerativeRecommender, torch.Tensor, torch.Tensor]:
+def model_and_histories() -> tuple[T5Recommender, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     sizes = T5Sizes(width=16, feed_forward=32, heads=2, head_width=8)
-    model = GenerativeRecommender.create(sizes, VOCABULARY).eval()
+    model = T5Recommender.create(sizes, VOCABULARY).eval()
     with torch.no_grad():
         for parameter in model.t5.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 
 from utgrec.data.split import Split
 from utgrec.errors import EmptyDomain
-from utgrec.recommender.histories import (
-    CodedDomain,
-    HistoryEncoder,
-    PrefixBatches,
-    newest_codes,
-)
+from utgrec.recommender.histories import CodedDomain, HistoryEncoder, newest_codes
+from utgrec.recommender.prefixes import PrefixBatches
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
 ITEMS = 50

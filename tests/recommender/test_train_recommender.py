@@ -13,7 +13,7 @@ import torch
 from utgrec import storage
 from utgrec.catalog import Domain, write_domain
 from utgrec.errors import BadConfig, CorruptFile, MissingStage, SettingsMismatch
-from utgrec.recommender.model import T5Sizes
+from utgrec.recommender.t5 import T5Sizes
 from utgrec.recommender.train import RecommenderConfig, read_recommender, train_recommender
 from utgrec.training.trainer import TrainerConfig
 

@@ -16,7 +16,7 @@ from utgrec.data.neighbours import find_neighbours
 from utgrec.data.split import leave_one_out
 from utgrec.evaluation.generative import DecodingConfig, ValidationConfig, make_validator
 from utgrec.recipes import Recipe, tiny
-from utgrec.recommender.model import T5Sizes
+from utgrec.recommender.t5 import T5Sizes
 from utgrec.recommender.train import train_recommender
 from utgrec.runs import RunFolder, RunPlan, evaluate_run_domain, write_plan
 from utgrec.tokenizer.assignment import Assignment

@@ -194,7 +194,7 @@ def plan_lines(
 
     folder = RunFolder(out)
     tokenizer, recommender = recipe.tokenizer, recipe.recommender
-    sizes, t5 = tokenizer.quantizer, recommender.sizes
+    sizes = tokenizer.quantizer
     items = sum(domain["counts"]["items"] for domain in domains)
     leaves = f" and {sizes.leaf_size}" * (sizes.code_length - 1)
     stages = [
@@ -216,7 +216,7 @@ def plan_lines(
         f"tokenizer: {tokenizer.trainer.steps:,} steps of {tokenizer.batch_size} items out of "
         f"{items:,}; {sizes.code_length} codes out of {sizes.root_size}{leaves}",
         f"recommender: at most {recommender.trainer.steps:,} steps of {recommender.batch_size} "
-        f"histories; {t5.encoder_layers} + {t5.decoder_layers} layers of width {t5.width}",
+        f"targets; {recommender.sizes}",
         f"evaluation: beam {recipe.decoding.beam}, seen items "
         + ("left out" if recipe.exclude_seen else "kept"),
     ]

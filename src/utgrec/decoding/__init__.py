@@ -1,8 +1,10 @@
 """From a model's probabilities to items: beam search that can only reach the catalogue."""
 
 from utgrec.decoding.beam import BeamModel, BeamSearch, Hits, Step
-from utgrec.decoding.exact import exact_scores
+from utgrec.decoding.causal import CausalState, LeanCausal
+from utgrec.decoding.exact import exact_causal_scores, exact_scores
 from utgrec.decoding.filters import AllowedItems, Exclusions
+from utgrec.decoding.models import make_beam_model
 from utgrec.decoding.t5 import LeanT5, T5State
 from utgrec.decoding.trie import CodeTrie
 
@@ -10,11 +12,15 @@ __all__ = [
     "AllowedItems",
     "BeamModel",
     "BeamSearch",
+    "CausalState",
     "CodeTrie",
     "Exclusions",
     "Hits",
+    "LeanCausal",
     "LeanT5",
     "Step",
     "T5State",
+    "exact_causal_scores",
     "exact_scores",
+    "make_beam_model",
 ]

@@ -249,6 +249,15 @@ def _trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
     return input_ids[:, kept], attention_mask[:, kept]
 
 
+def follow_parents(earlier: Tensor, parents: Tensor) -> Tensor:
+    """What each beam's parent remembers. (B, W', X), (B, W) → (B, W or 1, X)"""
+    users, beams, width = earlier.shape
+    if beams == 1:
+        return earlier  # the start is the same for all beams
+    rows = parents + beams * torch.arange(users, device=parents.device)[:, None]
+    return earlier.flatten(0, 1).index_select(0, rows.flatten()).view(users, -1, width)
+
+
 def _no_hits(users: int, k: int, device: torch.device) -> Hits:
     return Hits(
         items=torch.full((users, k), NO_ITEM, device=device),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utgrec.recommender.causal import CausalRecommender
 from utgrec.recommender.histories import newest_codes
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
@@ -57,4 +58,27 @@ def exact_scores(
             log_probs = output.logits[:, prompt:].float().log_softmax(dim=-1)  # (n, L, V)
             chosen = log_probs.gather(2, targets[:, :, None]).squeeze(2)  # (n, L)
             scores[user, first : first + chunk] = chosen.sum(dim=1)
+    return scores
+
+
+@torch.no_grad()
+def exact_causal_scores(
+    model: CausalRecommender,
+    vocabulary: Vocabulary,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    codes: Tensor,
+) -> Tensor:
+    """`exact_scores` for the decoder-only recommender. Shape: (B, N), float32."""
+    tokens = vocabulary.to_tokens(codes)  # (N, L)
+    length = tokens.shape[1]
+    scores = torch.empty(len(input_ids), len(tokens), device=input_ids.device)
+    for user, (row, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
+        # One history at a time and without padding: domain, codes of the items, end.
+        history = row[mask.bool()]
+        items = history[None, 1:-1].view(1, -1, length)
+        state = model.read(history[:1], items)[0, -1:]  # (1, M)
+        written = model.write(state.expand(len(tokens), -1), tokens[:, :-1])  # (N, L, M)
+        log_probs = model.head(written).float().log_softmax(dim=-1)
+        scores[user] = log_probs.gather(2, tokens[:, :, None]).squeeze(2).sum(dim=1)
     return scores

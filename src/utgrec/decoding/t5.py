@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utgrec.decoding.beam import Step
+from utgrec.decoding.beam import Step, follow_parents
 from utgrec.errors import InputError
 from utgrec.recommender.histories import newest_codes
 from utgrec.recommender.vocabulary import PAD
@@ -165,7 +165,7 @@ class LeanT5:
                 mixed = F.linear(self._normed(hidden), block.attention)  # (B, W, 3HA)
             width = mixed.shape[2] // 3
             query, pair = mixed[:, :, :width], mixed[:, :, width:]
-            pairs = (*(_follow(earlier, parents) for earlier in state.past[i]), pair)
+            pairs = (*(follow_parents(earlier, parents) for earlier in state.past[i]), pair)
             past.append(pairs)
             hidden += F.linear(self._attend_self(query, pairs, bias), block.output)
             assert block.cross_query is not None and block.cross_output is not None
@@ -245,12 +245,3 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     scores = (query @ key).float()  # (B, H, X, S); softmax is slower in bfloat16 than in float32
     shares = scores.add_(bias).softmax(dim=-1).to(query.dtype)
     return (shares @ value).transpose(1, 2).flatten(2)
-
-
-def _follow(earlier: Tensor, parents: Tensor) -> Tensor:
-    """Earlier keys and values of each beam's parent. (B, W', 2HA), (B, W) → (B, W or 1, 2HA)"""
-    batch, beams, width = earlier.shape
-    if beams == 1:
-        return earlier  # the start is the same for all beams
-    rows = parents + beams * torch.arange(batch, device=parents.device)[:, None]
-    return earlier.flatten(0, 1).index_select(0, rows.flatten()).view(batch, -1, width)

@@ -5,13 +5,14 @@ Shapes: B users · k recommendations per user · N items · L codes per item.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from utgrec.config import require
-from utgrec.decoding import BeamSearch, CodeTrie, LeanT5
+from utgrec.decoding import BeamSearch, CodeTrie, make_beam_model
 from utgrec.evaluation.protocol import Query, Recommendations, evaluate
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
 from utgrec.recommender.model import GenerativeRecommender
@@ -54,8 +55,8 @@ class GenerativeSystem:
         self.decoding = decoding
         self._encoder = HistoryEncoder(domain, codes, vocabulary, max_items)
         dtype = torch.bfloat16 if decoding.precision == "bf16" else torch.float32
-        lean = LeanT5(model.t5, dtype, prompt=vocabulary.code_length)
-        self._search = BeamSearch(lean, vocabulary, CodeTrie.build(codes))
+        lean = make_beam_model(model, vocabulary.code_length, dtype)
+        self._search = BeamSearch[Any](lean, vocabulary, CodeTrie.build(codes))
 
     def recommend(self, query: Query, k: int, *, exclude_seen: bool) -> Recommendations:
         """The best k items for each user; without those of the history if `exclude_seen`."""

@@ -12,8 +12,9 @@ from utgrec.config import from_dict, require, to_dict
 from utgrec.data.split import leave_one_out
 from utgrec.errors import SettingsMismatch
 from utgrec.progress import Progress, silent
-from utgrec.recommender.histories import CodedDomain, PrefixBatches
-from utgrec.recommender.model import GenerativeRecommender, T5Sizes
+from utgrec.recommender.histories import CodedDomain
+from utgrec.recommender.model import GenerativeRecommender
+from utgrec.recommender.networks import Sizes, create_network, load_network, make_batches
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import STAGE as CODES
@@ -33,12 +34,12 @@ Validator = Callable[
 class RecommenderConfig:
     """Everything that makes a recommender."""
 
-    sizes: T5Sizes
-    """The network."""
+    sizes: Sizes
+    """The network: CausalSizes is the decoder-only one, T5Sizes the encoder-decoder."""
     trainer: TrainerConfig
     """How it is trained; a step is one batch."""
     batch_size: int = 256
-    """Histories per batch."""
+    """Items to be written per batch."""
     max_items: int = 20
     """Newest items of a history that are read."""
     temperature: float = 1.0
@@ -100,7 +101,8 @@ def train_recommender(
             _coded(domain, read_codes(folder))
             for domain, folder in zip(domains, codes, strict=True)
         ]
-        batches = PrefixBatches(
+        batches = make_batches(
+            config.sizes,
             coded,
             vocabulary,
             max_items=config.max_items,
@@ -109,7 +111,7 @@ def train_recommender(
             seed=config.trainer.seed,
         )
         torch.manual_seed(config.trainer.seed)
-        model = GenerativeRecommender.create(config.sizes, vocabulary, config.label_smoothing)
+        model = create_network(config.sizes, vocabulary, config.label_smoothing)
         trained = train(
             model,
             batch=batches,
@@ -150,7 +152,7 @@ def read_recommender(folder: Path) -> tuple[GenerativeRecommender, Vocabulary, R
     values = storage.read_json(storage.check_file(folder, manifest, "vocabulary.json"))
     vocabulary = from_dict(Vocabulary, values)
     config = from_dict(RecommenderConfig, manifest.config)
-    return GenerativeRecommender.load(folder / "model"), vocabulary, config
+    return load_network(config.sizes, vocabulary, folder / "model"), vocabulary, config
 
 
 def _coded(domain: Domain, coded: CodedCatalog) -> CodedDomain:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from utgrec.recommender import forward
-from utgrec.recommender.forward import t5_logits
-from utgrec.recommender.model import GenerativeRecommender, T5Sizes
+from utgrec.recommender.dropout import drop
+from utgrec.recommender.t5 import T5Recommender, T5Sizes
+from utgrec.recommender.t5_forward import t5_logits
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
 
@@ -14,7 +14,7 @@ def test_equals_transformers(padded: bool) -> None:
     torch.manual_seed(0)
     vocabulary = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop",))
     sizes = T5Sizes(width=16, feed_forward=32, heads=2, head_width=8, dropout=0.0)
-    t5 = GenerativeRecommender.create(sizes, vocabulary).t5
+    t5 = T5Recommender.create(sizes, vocabulary).t5
     with torch.no_grad():  # norms and biases start equal; make every weight matter
         for parameter in t5.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -41,7 +41,7 @@ def test_equals_transformers(padded: bool) -> None:
 def test_dropout_acts_in_training_only() -> None:
     torch.manual_seed(0)
     vocabulary = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop",))
-    t5 = GenerativeRecommender.create(
+    t5 = T5Recommender.create(
         T5Sizes(width=16, feed_forward=32, heads=2, head_width=8, dropout=0.5), vocabulary
     ).t5
     tokens = torch.randint(2, vocabulary.size, (2, 5))
@@ -58,8 +58,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 def test_dropout_keeps_the_mean_and_drops_the_stated_share() -> None:
     torch.manual_seed(0)
-    run = forward._Pass(torch.float32, 0.25, heads=1, eps=1e-6)
-    dropped = forward._drop(torch.ones(1001, 999), run)
+    dropped = drop(torch.ones(1001, 999), 0.25)
     assert abs(float((dropped == 0).float().mean()) - 0.25) < 0.005
     assert abs(float(dropped.mean()) - 1.0) < 0.005
     by_column = (dropped == 0).float().mean(dim=0)

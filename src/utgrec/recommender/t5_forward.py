@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utgrec.recommender.dropout import drop
+
 
 class _Pass(NamedTuple):
     """What every sublayer of one forward pass needs."""
@@ -43,7 +45,7 @@ def t5_logits(t5: Any, tokens: Tensor, mask: Tensor, written: Tensor) -> Tensor:
     dropout = config.dropout_rate if t5.training else 0.0
     run = _Pass(dtype, dropout, config.num_heads, config.layer_norm_epsilon)
     with torch.autocast(device, enabled=False):
-        hidden = _drop(F.embedding(tokens, t5.shared.weight), run)  # (B, S, W)
+        hidden = drop(F.embedding(tokens, t5.shared.weight), run.dropout)  # (B, S, W)
         bias = _bias(t5.encoder, tokens.shape[1], causal=False)  # (1, A, S, S)
         hide = None
         if not bool(mask.all()):
@@ -54,16 +56,16 @@ def t5_logits(t5: Any, tokens: Tensor, mask: Tensor, written: Tensor) -> Tensor:
         for block in t5.encoder.block:
             hidden = hidden + _attend_self(block.layer[0], hidden, bias, run)
             hidden = hidden + _feed_forward(block.layer[1], hidden, run)
-        read = _drop(_norm(hidden, t5.encoder.final_layer_norm.weight, run), run).to(dtype)
+        read = drop(_norm(hidden, t5.encoder.final_layer_norm.weight, run), run.dropout).to(dtype)
 
-        hidden = _drop(F.embedding(written, t5.shared.weight), run)  # (B, L, W)
+        hidden = drop(F.embedding(written, t5.shared.weight), run.dropout)  # (B, L, W)
         bias = _bias(t5.decoder, written.shape[1], causal=True).to(dtype)  # (1, A, L, L)
         hide = None if hide is None else hide.to(dtype)
         for block in t5.decoder.block:
             hidden = hidden + _attend_self(block.layer[0], hidden, bias, run)
             hidden = hidden + _attend_cross(block.layer[1], hidden, read, hide, run)
             hidden = hidden + _feed_forward(block.layer[2], hidden, run)
-        hidden = _drop(_norm(hidden, t5.decoder.final_layer_norm.weight, run), run)
+        hidden = drop(_norm(hidden, t5.decoder.final_layer_norm.weight, run), run.dropout)
         if config.scale_decoder_outputs:
             hidden = hidden * config.d_model**-0.5
         logits: Tensor = hidden.to(dtype) @ t5.lm_head.weight.to(dtype).T  # (B, L, V)
@@ -100,31 +102,18 @@ def _mix(
         scores = scores + bias
     shares = scores.softmax(dim=-1, dtype=torch.float32).to(run.dtype)
     mixed = (shares @ value).transpose(1, 2).flatten(2)
-    return _drop((mixed @ attention.o.weight.to(run.dtype).T).float(), run)
+    return drop((mixed @ attention.o.weight.to(run.dtype).T).float(), run.dropout)
 
 
 def _feed_forward(layer: Any, hidden: Tensor, run: _Pass) -> Tensor:
     dense = layer.DenseReluDense
     normed = _norm(hidden, layer.layer_norm.weight, run).to(run.dtype)
     inner = F.relu(normed @ dense.wi.weight.to(run.dtype).T)
-    return _drop((inner @ dense.wo.weight.to(run.dtype).T).float(), run)
+    return drop((inner @ dense.wo.weight.to(run.dtype).T).float(), run.dropout)
 
 
 def _norm(hidden: Tensor, weight: Tensor, run: _Pass) -> Tensor:
     return F.rms_norm(hidden, hidden.shape[-1:], weight, run.eps)
-
-
-def _drop(hidden: Tensor, run: _Pass) -> Tensor:
-    if not run.dropout:
-        return hidden
-    if hidden.device.type != "cpu":
-        return F.dropout(hidden, run.dropout)
-    # One 64-bit draw decides eight entries: a CPU spends a fifth of a step on drawing each by
-    # itself. The rate is rounded to a multiple of 1/256.
-    words = torch.empty(-(-hidden.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-    threshold = max(1, round(256 * run.dropout))
-    kept = words.view(torch.uint8)[: hidden.numel()].view_as(hidden) >= threshold
-    return hidden * kept.to(hidden.dtype).mul_(256 / (256 - threshold))
 
 
 def _bias(stack: Any, length: int, *, causal: bool) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from utgrec.errors import BadConfig
-from utgrec.recommender.histories import HistoryBatch
-from utgrec.recommender.model import GenerativeRecommender, T5Sizes
+from utgrec.recommender.prefixes import PrefixBatch
+from utgrec.recommender.t5 import T5Recommender, T5Sizes
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
 VOCABULARY = Vocabulary(root_size=4, leaf_size=5, code_length=3, domains=("a",), domain_slots=3)
@@ -16,16 +16,16 @@ SIZES = T5Sizes(
 )
 
 
-def make(**changes) -> GenerativeRecommender:
+def make(**changes) -> T5Recommender:
     """A small recommender in which no weight has a special value."""
     torch.manual_seed(0)
-    model = GenerativeRecommender.create(SIZES, VOCABULARY, **changes)
+    model = T5Recommender.create(SIZES, VOCABULARY, **changes)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model.eval()
 
 
-def draw_batch(lengths=(3, 1, 4), width=None) -> HistoryBatch:
+def draw_batch(lengths=(3, 1, 4), width=None) -> PrefixBatch:
     """Histories of some items each, padded on the right."""
     torch.manual_seed(3)
     width = width or 2 + 3 * max(lengths)
@@ -36,16 +36,16 @@ def draw_batch(lengths=(3, 1, 4), width=None) -> HistoryBatch:
         flat = VOCABULARY.to_tokens(codes).flatten()
         tokens[row, : 2 + 3 * length] = torch.cat([torch.tensor([name]), flat, torch.tensor([END])])
     targets = torch.stack([torch.randint(size, (len(lengths),)) for size in (4, 5, 5)], dim=1)
-    return HistoryBatch(tokens, (tokens != PAD).long(), VOCABULARY.to_tokens(targets))
+    return PrefixBatch(tokens, (tokens != PAD).long(), VOCABULARY.to_tokens(targets))
 
 
-def newest_of(batch: HistoryBatch, row: int) -> list[int]:
+def newest_of(batch: PrefixBatch, row: int) -> list[int]:
     """The codes of the newest item of a history: those before the end token."""
     used = int(batch.mask[row].sum())
     return batch.tokens[row, used - 4 : used - 1].tolist()
 
 
-def written_of(batch: HistoryBatch) -> torch.Tensor:
+def written_of(batch: PrefixBatch) -> torch.Tensor:
     """What the decoder reads: start, the newest item's codes, the targets but the last. (B, 2L)"""
     rows = range(len(batch.tokens))
     lead = torch.tensor([[PAD, *newest_of(batch, row)] for row in rows])
@@ -81,7 +81,7 @@ def test_padding_and_company_change_nothing():
     for name, value in model(narrow).items():
         torch.testing.assert_close(model(wide)[name], value)
     each = [
-        model(HistoryBatch(*(part[row : row + 1] for part in narrow)))["loss"] for row in range(3)
+        model(PrefixBatch(*(part[row : row + 1] for part in narrow)))["loss"] for row in range(3)
     ]
     torch.testing.assert_close(torch.stack(each).mean(), model(narrow)["loss"])
 
@@ -123,7 +123,7 @@ class TestFolder:
         for opened in (
             T5ForConditionalGeneration.from_pretrained(tmp_path),
             AutoModelForSeq2SeqLM.from_pretrained(tmp_path),
-            GenerativeRecommender.load(tmp_path).t5,
+            T5Recommender.load(tmp_path).t5,
         ):
             found = opened.eval()(**inputs, labels=labels)
             assert torch.equal(found.logits, expected)
@@ -144,7 +144,7 @@ class TestFolder:
 
     def test_a_loaded_one_does_not_drop_anything_out(self, tmp_path):
         make().save(tmp_path)
-        assert not GenerativeRecommender.load(tmp_path).training
+        assert not T5Recommender.load(tmp_path).training
 
 
 class TestTraining:
