@@ -17,7 +17,7 @@ def make_plan(domains: list[Path], *systems: SystemPlan, **changes: Any) -> Comp
     """A plan whose reference is the first system."""
     systems = systems or (
         SystemPlan(name="knn", family="itemknn"),
-        SystemPlan(name="popular", family="popularity"),
+        SystemPlan(name="popular", family="popularity", tuned=False),
     )
     settings: dict[str, Any] = {
         "domains": tuple(

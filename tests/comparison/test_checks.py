@@ -92,7 +92,7 @@ def test_domains(domains, refused, tmp_path):
 
 def test_a_domain_stands_beside_its_cold_version(domains, tmp_path):
     cold = DomainPlan(folder=str(domains[0]), cold_share=0.2)
-    popular = SystemPlan(name="popular", family="popularity")
+    popular = SystemPlan(name="popular", family="popularity", tuned=False)
     done = compare(make_plan([domains[0], cold], popular), tmp_path / "out", isolated=False)
     assert [domain["name"] for domain in done.figures["domains"]] == ["kitchen", "kitchen-cold"]
 
@@ -188,7 +188,7 @@ def test_a_plan_may_grow(domains, tmp_path):
         make_plan(
             domains,
             SystemPlan(name="knn", family="itemknn"),
-            SystemPlan(name="popular", family="popularity"),
+            SystemPlan(name="popular", family="popularity", tuned=False),
             SystemPlan(name="plain", family="itemknn", tuned=False),
             seeds=(0, 1),
         ),

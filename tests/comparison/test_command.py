@@ -19,6 +19,7 @@ family = "itemknn"
 [[systems]]
 name = "popular"
 family = "popularity"
+tuned = false
 """
 
 

@@ -29,7 +29,7 @@ PYTHON = sys.executable
 TRAINED = (
     SystemPlan(name="ours", recipe="mini", overrides={"recommender.trainer.steps": 5}),
     SystemPlan(name="knn", family="itemknn"),
-    SystemPlan(name="popular", family="popularity"),
+    SystemPlan(name="popular", family="popularity", tuned=False),
 )
 
 
@@ -311,7 +311,7 @@ def test_peak_memory_is_that_of_the_cell(apart):
 def test_a_crash_is_the_cells_own(domains, tmp_path, monkeypatch):
     """A file that is not what its manifest names; and a process that dies without a word."""
     out = tmp_path / "out"
-    plan = make_plan(domains[:1], SystemPlan(name="popular", family="popularity"))
+    plan = make_plan(domains[:1], SystemPlan(name="popular", family="popularity", tuned=False))
     folder = ComparisonFolder(out)
     task = Task("cell", "kitchen", "popular", 0)
     killed = 'import os; os.write(2, b"no memory"); os.kill(os.getpid(), 9)'
@@ -349,7 +349,7 @@ def test_a_killed_comparison_leaves_no_process_and_goes_on(apart, domains, tmp_p
                 domains=(DomainPlan(folder={str(domains[0])!r}),),
                 systems=(
                     SystemPlan(name="knn", family="itemknn"),
-                    SystemPlan(name="popular", family="popularity"),
+                    SystemPlan(name="popular", family="popularity", tuned=False),
                 ),
                 reference="knn", budget=3, group_users=5, resamples=200,
             ),

@@ -23,7 +23,7 @@ def out(domains, tmp_path_factory):
         ),
         systems=(
             SystemPlan(name="knn", family="itemknn"),
-            SystemPlan(name="popular", family="popularity"),
+            SystemPlan(name="popular", family="popularity", tuned=False),
             SystemPlan(name="plain", family="itemknn", tuned=False),
         ),
         reference="knn",
