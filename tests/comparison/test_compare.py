@@ -19,7 +19,7 @@ from utgrec.comparison import DomainPlan, SystemPlan, cells, compare, systems
 from utgrec.comparison.folder import ComparisonFolder, Task, read_resolved
 from utgrec.data.cold import choose_items
 from utgrec.data.split import leave_one_out
-from utgrec.errors import CellFailed, TrainingError
+from utgrec.errors import CellFailed, SettingsMismatch, TrainingError
 from utgrec.evaluation.intervals import holm, mean_intervals, paired_test
 from utgrec.evaluation.popularity import Popularity
 from utgrec.evaluation.protocol import evaluate
@@ -199,11 +199,24 @@ def test_seen_items_are_one_switch_for_all(domains, tmp_path):
 
 def test_one_run_for_all_domains(domains, tmp_path):
     system = SystemPlan(name="ours", recipe="mini", together=True)
+    cold = DomainPlan(folder=str(domains[0]), cold_share=0.2)
     compare(make_plan(domains, system), tmp_path, isolated=False)
     runs = [path.parent for path in (tmp_path / "runs").rglob("run.json")]
     assert runs == [tmp_path / "runs/_together/ours/seed-0"]
     made = storage.read_manifest(runs[0] / "recommender", "recommender")
     assert made.facts["domains"] == ["kitchen", "clothing"]
+    # With a further domain it would be another run, also for the cells that are there.
+    with pytest.raises(SettingsMismatch, match="input domain kitchen-cold"):
+        compare(make_plan([*domains, cold], system), tmp_path, isolated=False)
+
+
+def test_a_run_begun_with_other_settings_is_refused_before_it_goes_on(domains, tmp_path):
+    plan = make_plan(domains[:1], SystemPlan(name="ours", recipe="mini"))
+    with pytest.raises(Stop):
+        compare(plan, tmp_path, StopAt("Training the tokenizer", 2), isolated=False)
+    other = SystemPlan(name="ours", recipe="mini", overrides={"decoding.beam": 30})
+    with pytest.raises(SettingsMismatch, match="another recipe"):
+        compare(make_plan(domains[:1], other), tmp_path, isolated=False)
 
 
 # --------------------------------------------------------------------------------- interruptions

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from utgrec import storage
-from utgrec.catalog import Domain
+from utgrec.catalog import DOMAIN_MANIFEST, Domain
 from utgrec.comparison import systems
 from utgrec.comparison.folder import ComparisonFolder, Resolved, Task
 from utgrec.comparison.plan import ComparisonPlan, SystemPlan
@@ -56,8 +56,9 @@ def needs_tuning(plan: ComparisonPlan, system: SystemPlan) -> bool:
     return systems.count_trials(family, plan.budget, exclude_seen=plan.exclude_seen) > 1
 
 
-def origin(plan: ComparisonPlan, domain: Domain, task: Task) -> Origin:
+def origin(resolved: Resolved, domain: Domain, task: Task) -> Origin:
     """What a task's stage is made from; known before any work."""
+    plan = resolved.plan
     inputs = {f"domain {domain.name}": domain.fingerprint}
     config: dict[str, Any] = {"exclude_seen": plan.exclude_seen, "seed": task.seed}
     if task.kind == "tuning":
@@ -74,6 +75,11 @@ def origin(plan: ComparisonPlan, domain: Domain, task: Task) -> Origin:
     if system.recipe is not None:
         config["recipe"] = to_dict(recipe_of(system, task.seed, plan.exclude_seen))
         config["together"] = system.together
+        if system.together:
+            inputs |= {
+                f"domain {name}": storage.read_manifest(path, "domain", DOMAIN_MANIFEST).fingerprint
+                for name, path in resolved.domains.items()
+            }
         return Origin(config, inputs)
     return Origin(config, inputs | fingerprints(runs_of(system, domain)[task.seed], domain))
 
@@ -87,7 +93,7 @@ def do_task(
         SettingsMismatch: the folder was made from other things.
     """
     domain = Domain.open(resolved.domains[task.domain])
-    made_from = origin(resolved.plan, domain, task)
+    made_from = origin(resolved, domain, task)
 
     def make(work: Workspace) -> StageResult:
         split = leave_one_out(domain)
@@ -167,7 +173,7 @@ def _prepare(
     from utgrec.comparison import trained
 
     if system.recipe is not None:
-        run = trained.train_here(folder, resolved, system, task.domain, task.seed, progress)
+        run = trained.train_here(folder, resolved, system, task, progress)
     else:
         run = trained.runs_of(system, given.domain)[task.seed]
     names = list(resolved.domains) if system.together else [task.domain]

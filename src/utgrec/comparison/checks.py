@@ -12,7 +12,7 @@ import numpy as np
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.comparison import systems
-from utgrec.comparison.cells import needs_tuning, origin, tuning_task
+from utgrec.comparison.cells import find_system, needs_tuning, origin, tuning_task
 from utgrec.comparison.folder import ComparisonFolder, Resolved, Task
 from utgrec.comparison.grouping import check_groups
 from utgrec.comparison.plan import ComparisonPlan
@@ -114,9 +114,10 @@ def plan_work(folder: ComparisonFolder, resolved: Resolved) -> Work:
         check_groups(plan, domain, split)
         for task in _tasks(plan, domain):
             tasks.append(task)
-            made_from = origin(plan, domain, task)
+            made_from = origin(resolved, domain, task)
             found = storage.find_manifest(folder.stage(task), task.kind)
             if found is None:
+                _check_run(folder, resolved, task)
                 continue
             if (found.config, found.inputs) != (made_from.config, made_from.inputs):
                 raise SettingsMismatch(
@@ -126,6 +127,14 @@ def plan_work(folder: ComparisonFolder, resolved: Resolved) -> Work:
                 )
             finished += 1
     return Work(resolved, tasks, finished)
+
+
+def _check_run(folder: ComparisonFolder, resolved: Resolved, task: Task) -> None:
+    """Refuse a run that an earlier plan began with another recipe or on other domains."""
+    if task.kind == "cell" and (system := find_system(resolved.plan, task.system)).recipe:
+        from utgrec.comparison.trained import check_begun_run
+
+        check_begun_run(folder, resolved, system, task)
 
 
 def _tasks(plan: ComparisonPlan, domain: Domain) -> list[Task]:

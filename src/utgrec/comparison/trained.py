@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.comparison.folder import ComparisonFolder, Resolved
+from utgrec.comparison.folder import ComparisonFolder, Resolved, Task
 from utgrec.comparison.overrides import override
 from utgrec.comparison.plan import SystemPlan
 from utgrec.errors import InputError
@@ -16,7 +16,7 @@ from utgrec.progress import Progress
 from utgrec.recipes import Recipe, find_recipe
 from utgrec.recommender.train import STAGE as RECOMMENDER
 from utgrec.recommender.train import read_recommender
-from utgrec.runs import RunFolder, read_plan, train_run
+from utgrec.runs import RUN_FILE, RunFolder, RunPlan, read_plan, train_run, write_plan
 from utgrec.tokenizer.codes import STAGE as CODES
 from utgrec.tokenizer.codes import read_codes
 from utgrec.tokenizer.pretrained import STAGE as TOKENIZER
@@ -39,20 +39,48 @@ def recipe_of(system: SystemPlan, seed: int, exclude_seen: bool) -> Recipe:
     return dataclasses.replace(recipe, exclude_seen=exclude_seen)
 
 
+class Begun(NamedTuple):
+    """A run that is trained here."""
+
+    out: Path
+    recipe: Recipe
+    domains: dict[str, Path]
+
+
+def run_here(resolved: Resolved, folder: ComparisonFolder, system: SystemPlan, task: Task) -> Begun:
+    """The run of a cell: on its domain, or on all domains of the plan."""
+    domains = resolved.domains if system.together else {task.domain: resolved.domains[task.domain]}
+    return Begun(
+        folder.run(None if system.together else task.domain, system.name, task.seed),
+        recipe_of(system, task.seed, resolved.plan.exclude_seen),
+        dict(domains),
+    )
+
+
 def train_here(
     folder: ComparisonFolder,
     resolved: Resolved,
     system: SystemPlan,
-    domain: str,
-    seed: int,
+    task: Task,
     progress: Progress,
 ) -> Path:
-    """Train a recipe on one domain or on all; what is finished is skipped. Returns the run."""
-    recipe = recipe_of(system, seed, resolved.plan.exclude_seen)
-    out = folder.run(None if system.together else domain, system.name, seed)
-    domains = list(resolved.domains.values()) if system.together else [resolved.domains[domain]]
-    train_run(recipe, domains, out, progress)
-    return out
+    """Train the run of a cell; what is finished is skipped. Returns its folder."""
+    run = run_here(resolved, folder, system, task)
+    train_run(run.recipe, list(run.domains.values()), run.out, progress)
+    return run.out
+
+
+def check_begun_run(
+    folder: ComparisonFolder, resolved: Resolved, system: SystemPlan, task: Task
+) -> None:
+    """Refuse a run folder that was begun with other things; do nothing where there is none.
+
+    Raises:
+        SettingsMismatch: it has another recipe or other domains.
+    """
+    run = run_here(resolved, folder, system, task)
+    if (run.out / RUN_FILE).is_file():
+        write_plan(RunFolder(run.out), RunPlan(run.recipe, run.domains))
 
 
 def runs_of(system: SystemPlan, domain: Domain) -> dict[int, Path]:
