@@ -27,6 +27,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("recipes",),
     ("runs",),
+    ("comparison",),
     ("loaded",),
     ("report",),
     ("serving",),
@@ -90,7 +91,15 @@ PUBLIC = {
         "standard_groupings",
         "tune_itemknn",
     },
-    "utgrec.report": {"write_report"},
+    "utgrec.comparison": {
+        "Compared",
+        "ComparisonPlan",
+        "DomainPlan",
+        "SystemPlan",
+        "compare",
+        "read_plan",
+    },
+    "utgrec.report": {"write_comparison", "write_report"},
     "utgrec.serving": set(),
     "utgrec.commands": set(),
 }
@@ -257,7 +266,7 @@ def test_training_and_inference_need_no_preparation_libraries():
         + """
     import importlib
     parts = ("training", "tokenizer", "recommender", "decoding", "evaluation", "recipes", "runs",
-             "loaded", "report", "data.split", "data.neighbours", "stages", "catalog")
+             "comparison", "loaded", "report", "data.split", "data.neighbours", "stages", "catalog")
     names = [name for name in {names!r} if name.startswith(tuple("utgrec." + p for p in parts))]
     assert len(names) > 40, names
     for name in names:

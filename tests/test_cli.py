@@ -131,6 +131,7 @@ def finished(domains, tmp_path_factory):
 
 def test_the_commands():
     assert {" ".join(path) for path in COMMANDS} == {
+        "compare",
         "demo",
         "run",
         "evaluate",

@@ -13,6 +13,7 @@ UTGRecError
 │   ├── SettingsMismatch   finished, but with other settings or from other input
 │   └── CorruptFile        a file is not the one its manifest names
 ├── TrainingError          training cannot go on (a loss that is not finite)
+├── CellFailed             cells of a comparison failed; all others are kept
 └── MissingDependency      an optional package is needed; the message names its pip line
 
 A message names the value received, the rule, and the next step.
@@ -69,6 +70,10 @@ class CorruptFile(StorageError):
 
 class TrainingError(UTGRecError):
     """Training cannot go on."""
+
+
+class CellFailed(UTGRecError):
+    """Cells of a comparison failed; all others are kept."""
 
 
 class MissingDependency(UTGRecError):

@@ -71,6 +71,14 @@ def run_recipe(
     Raises:
         SettingsMismatch: `out` holds a run with another recipe or other domains.
     """
+    done = train_run(recipe, domains, out, progress)
+    return done | evaluate_run(out, progress)
+
+
+def train_run(
+    recipe: Recipe, domains: Sequence[Path], out: Path, progress: Progress = silent
+) -> dict[str, storage.Manifest]:
+    """All stages of a recipe but the evaluation; otherwise like `run_recipe`."""
     opened = [Domain.open(folder) for folder in domains]
     check_names(opened)
     folder = RunFolder(out)
@@ -92,8 +100,6 @@ def run_recipe(
         validator=validator,
         progress=progress,
     )
-    for domain in opened:
-        done[f"evaluation/{domain.name}"] = evaluate_run_domain(folder, recipe, domain, progress)
     return done
 
 
