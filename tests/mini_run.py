@@ -60,6 +60,7 @@ def mini_recipe(**trainer: object) -> Recipe:
         ),
         validation=change(base.validation, users=20, beam=5),
         decoding=change(base.decoding, beam=20),
+        adapt=change(base.adapt, tokenizer_steps=4, recommender_steps=4),
     )
 
 

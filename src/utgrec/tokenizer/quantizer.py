@@ -1,6 +1,7 @@
 """Turn item states into codes, and codes back into vectors.
 
 A *root* codebook quantises the first step, one *leaf* codebook all later ones (paper §3.2).
+Without a tree both are one codebook.
 
 Shapes: B items · L codes per item · D code dimension · K codebook entries · M points.
 """
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utgrec.config import require
-from utgrec.tokenizer.codebooks import CODEBOOKS, Codebook
+from utgrec.tokenizer.codebooks import CODEBOOKS, Codebook, SimVQCodebook
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,10 @@ class QuantizerConfig:
     """After the warm-up, place the code vectors on states seen in it, instead of at random."""
     revive_every: int = 50
     """Optimiser steps after which codes that nothing chose get a state as vector; 0 = never."""
+    tree: bool = True
+    """Whether the first code has a codebook of its own; otherwise all positions share one."""
+    freeze_basis: bool = False
+    """Whether the basis of simvq codebooks stays as it is and only its projection is trained."""
 
     def __post_init__(self) -> None:
         require(self.kind in CODEBOOKS, f"kind is one of {', '.join(CODEBOOKS)}, got {self.kind!r}")
@@ -49,6 +54,24 @@ class QuantizerConfig:
         require(self.dim >= 1, f"dim must be at least 1, got {self.dim}")
         require(self.warmup_steps >= 0, f"warmup_steps is at least 0, got {self.warmup_steps}")
         require(self.revive_every >= 0, f"revive_every is at least 0, got {self.revive_every}")
+        require(
+            self.tree or self.root_size == self.leaf_size,
+            "without a tree all positions share one codebook, so root_size and leaf_size must be "
+            f"equal, got {self.root_size} and {self.leaf_size}",
+        )
+        # Both would write new vectors into the basis.
+        require(
+            not self.freeze_basis
+            or (self.kind == "simvq" and not self.start_from_states and self.revive_every == 0),
+            "a frozen basis needs kind='simvq', start_from_states=False and revive_every=0, got "
+            f"kind={self.kind!r}, start_from_states={self.start_from_states}, "
+            f"revive_every={self.revive_every}",
+        )
+
+    @property
+    def code_sizes(self) -> tuple[int, ...]:
+        """Entries of the codebook of each position, (L,)."""
+        return (self.root_size, *[self.leaf_size] * (self.code_length - 1))
 
 
 class Quantized(NamedTuple):
@@ -81,7 +104,11 @@ class TreeQuantizer(nn.Module):
         self.config = config
         kind = CODEBOOKS[config.kind]
         self.root: Codebook = kind(config.root_size, config.dim)
-        self.leaf: Codebook = kind(config.leaf_size, config.dim)
+        self.leaf: Codebook = kind(config.leaf_size, config.dim) if config.tree else self.root
+        if config.freeze_basis:
+            for book in (self.root, self.leaf):
+                assert isinstance(book, SimVQCodebook)
+                book.basis.requires_grad_(False)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         # The newest states seen in training: enough to give every leaf one of its own.
         keep = 4 * max(config.root_size, config.leaf_size)
@@ -148,13 +175,17 @@ class TreeQuantizer(nn.Module):
         if after == 0 and config.start_from_states:
             self.root.place(_spread(seen[:, 0], config.root_size))
             # Later positions see what the earlier ones leave, so they are placed one by one.
+            first = 1 if config.tree else 0
             for place in range(1, seen.shape[1]):
-                steps = self.to_steps(seen)[:, 1 : place + 1]
+                steps = self.to_steps(seen)[:, first : place + 1]
                 self.leaf.place(_spread(steps.flatten(0, 1), config.leaf_size))
         elif config.revive_every and after > 0 and after % config.revive_every == 0:
             steps = self.to_steps(seen)
-            _revive(self.root, self.root_chosen, steps[:, 0])
-            _revive(self.leaf, self.leaf_chosen, steps[:, 1:].flatten(0, 1))
+            if config.tree:
+                _revive(self.root, self.root_chosen, steps[:, 0])
+                _revive(self.leaf, self.leaf_chosen, steps[:, 1:].flatten(0, 1))
+            else:
+                _revive(self.root, self.root_chosen | self.leaf_chosen, steps.flatten(0, 1))
         elif after > 0:
             return
         self.root_chosen.zero_()

@@ -1,0 +1,49 @@
+"""The token that stands for any domain: how it is trained, and how a new domain starts from it.
+
+A domain met for the first time has a token that was never trained. So where several domains are
+mixed, a small share of the samples names none of them; the token they carry instead has learned
+what holds in all, and a new domain's token starts as its copy. Where there is one domain only, its
+token tells nothing apart and has seen every sample: it is what the other is copied from.
+
+Shapes: B samples · S tokens of a history.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from utgrec.recommender.histories import HistoryBatch
+from utgrec.recommender.vocabulary import Vocabulary
+
+
+def leave_unnamed(
+    batches: Callable[[int], HistoryBatch], vocabulary: Vocabulary, share: float, seed: int
+) -> Callable[[int], HistoryBatch]:
+    """The same batches, in which a share of the samples does not name its domain.
+
+    Which ones follows from the seed and the number of the batch alone.
+    """
+
+    def batch(number: int) -> HistoryBatch:
+        found = batches(number)
+        rng = np.random.default_rng([seed, 3, number])
+        chosen = torch.from_numpy(rng.random(len(found.tokens)) < share)  # (B,)
+        names = found.tokens >= vocabulary.first_domain  # (B, S)
+        unnamed = found.tokens.masked_fill(names & chosen[:, None], vocabulary.any_domain)
+        return found._replace(tokens=unnamed)
+
+    return batch
+
+
+@torch.no_grad()
+def copy_token(model: nn.Module, vocabulary: Vocabulary, source: int, target: int) -> None:
+    """Make the model read one token as it reads another."""
+    tables = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and module.num_embeddings == vocabulary.size
+    ]
+    assert len(tables) == 1, "a recommender reads its tokens through one table"
+    tables[0].weight[target] = tables[0].weight[source]
