@@ -10,7 +10,7 @@ from pathlib import Path
 
 from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.config import fingerprint, from_dict
+from utgrec.config import fingerprint, from_dict, require
 from utgrec.errors import InputError, MissingStage, SettingsMismatch
 from utgrec.evaluation.generative import make_validator
 from utgrec.progress import Progress, silent
@@ -118,6 +118,11 @@ def plan_adaptation(
     found = read_plan(source)
     recipe = reduced(found.recipe, leave_out)
     recipe = dataclasses.replace(recipe, adapt=config or recipe.adapt)
+    require(
+        recipe.adapt.what.train_tokenizer or not leave_out,
+        f"the regime {recipe.adapt.regime!r} does not train the tokenizer, so "
+        f"{' and '.join(leave_out)} cannot be left out of it; leave it out in the pre-training",
+    )
     try:
         tokenizer = storage.read_manifest(source.tokenizer, TOKENIZER)
         recommender = storage.read_manifest(source.recommender, RECOMMENDER)
@@ -125,17 +130,18 @@ def plan_adaptation(
         raise MissingStage(
             f"{base} is not finished ({error}); run the command that makes it again, then adapt"
         ) from error
-    met = _domains_met(found, tokenizer)
+    met = {name: recommender.inputs[f"domain {name}"] for name in found.domains}
+    if found.base is not None:
+        met = {**found.base.domains, **met}
     if met.get(domain.name, domain.fingerprint) != domain.fingerprint:
         raise SettingsMismatch(
-            f"{base} was trained on another domain {domain.name!r} than {where}; prepare this one "
-            "under another --name"
+            f"{base} knows another domain {domain.name!r} than the one in {where}; prepare this "
+            "one under another --name"
         )
     if recipe.adapt.what.base_tokenizer:
         made_with = from_dict(TokenizerConfig, tokenizer.config)
-        if differs := different_network(
-            made_with, tokenizer_settings(recipe.tokenizer, recipe.adapt)
-        ):
+        wanted = tokenizer_settings(recipe.tokenizer, recipe.adapt)
+        if differs := different_network(made_with, wanted):
             raise SettingsMismatch(
                 f"{base} has other codes than are asked for ({'; '.join(differs)}); pre-train with "
                 "these settings, or adapt with the regime 'from-scratch'"
@@ -144,16 +150,6 @@ def plan_adaptation(
         read_vocabulary(source.recommender).with_domain(domain.name)
     mark = fingerprint([tokenizer.fingerprint, recommender.fingerprint])
     return RunPlan(recipe, {domain.name: where}, Base(base, mark, met))
-
-
-def _domains_met(plan: RunPlan, tokenizer: storage.Manifest) -> dict[str, str]:
-    """Name → fingerprint of every domain that a run or one of its bases was trained on."""
-    own = {
-        name: tokenizer.inputs[f"domain {name}"]
-        for name in plan.domains
-        if f"domain {name}" in tokenizer.inputs
-    }
-    return {**({} if plan.base is None else plan.base.domains), **own}
 
 
 def _tokenizer(
