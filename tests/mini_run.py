@@ -64,9 +64,13 @@ def mini_recipe(**trainer: object) -> Recipe:
     )
 
 
-def mini_domains(folder: Path, shops: tuple[str, ...] = ("kitchen", "clothing")) -> list[Path]:
+def mini_domains(
+    folder: Path, shops: tuple[str, ...] = ("kitchen", "clothing"), seed: int = 7
+) -> list[Path]:
     """Shops of 60 items and 60 users."""
-    config = MarketplaceConfig(shops=shops, items_per_shop=60, users_per_shop=60, picture_size=28)
+    config = MarketplaceConfig(
+        seed=seed, shops=shops, items_per_shop=60, users_per_shop=60, picture_size=28
+    )
     return write_marketplace(folder, config)
 
 
