@@ -4,7 +4,6 @@ Everything is checked before any work starts; stages are skipped and continued a
 """
 
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from utgrec.errors import InputError, MissingStage, SettingsMismatch
 from utgrec.evaluation.generative import make_validator
 from utgrec.progress import Progress, silent
 from utgrec.recipes import Recipe, reduced
+from utgrec.recommender.lend import lend_recommender
 from utgrec.recommender.train import STAGE as RECOMMENDER
 from utgrec.recommender.train import read_vocabulary, train_recommender
-from utgrec.recommender.zero_shot import lend_recommender
 from utgrec.regimes import AdaptConfig, recommender_settings, tokenizer_settings
 from utgrec.runs import (
     Base,
@@ -28,8 +27,8 @@ from utgrec.runs import (
     read_plan,
     write_plan,
 )
-from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import assign_domain
+from utgrec.tokenizer.lend import lend_tokenizer
 from utgrec.tokenizer.pretrained import STAGE as TOKENIZER
 from utgrec.tokenizer.pretrained import TokenizerConfig, different_network
 from utgrec.tokenizer.train import train_tokenizer
@@ -157,7 +156,7 @@ def _tokenizer(
 ) -> storage.Manifest:
     what = recipe.adapt.what
     if not what.train_tokenizer:
-        return _copy_tokenizer(source.tokenizer, out)
+        return lend_tokenizer(source.tokenizer, domain, out, progress)
     return train_tokenizer(
         [domain],
         tokenizer_settings(recipe.tokenizer, recipe.adapt),
@@ -165,17 +164,3 @@ def _tokenizer(
         progress,
         start=source.tokenizer if what.base_tokenizer else None,
     )
-
-
-def _copy_tokenizer(source: Path, out: Path) -> storage.Manifest:
-    """The same tokenizer once more, byte for byte, so that the run needs its base no more."""
-    found = storage.read_manifest(source, TOKENIZER)
-
-    def make(work: Workspace) -> StageResult:
-        for name in found.files:
-            target = work.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(storage.check_file(source, found, name), target)
-        return StageResult(found.facts)
-
-    return run_stage(out, stage=TOKENIZER, config=found.config, inputs=found.inputs, make=make)

@@ -11,6 +11,7 @@ from utgrec import storage
 from utgrec.errors import BadConfig, SettingsMismatch
 from utgrec.recommender.domain_tokens import copy_token, leave_unnamed
 from utgrec.recommender.histories import HistoryBatch
+from utgrec.recommender.lend import lend_recommender
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.train import (
     continue_recommender,
@@ -18,7 +19,6 @@ from utgrec.recommender.train import (
     train_recommender,
 )
 from utgrec.recommender.vocabulary import Vocabulary
-from utgrec.recommender.zero_shot import lend_recommender
 
 TRAINER = dataclasses.replace(CONFIG.trainer, steps=4, validate_every=0)
 SHORT = dataclasses.replace(CONFIG, trainer=TRAINER)

@@ -11,6 +11,7 @@ from utgrec.catalog import Domain
 from utgrec.errors import BadConfig, MissingStage, SettingsMismatch
 from utgrec.regimes import AdaptConfig, tokenizer_settings
 from utgrec.tokenizer.codebooks import SimVQCodebook
+from utgrec.tokenizer.lend import lend_tokenizer
 from utgrec.tokenizer.pretrained import ItemTokenizer
 from utgrec.tokenizer.quantizer import QuantizerConfig
 from utgrec.tokenizer.train import train_tokenizer
@@ -100,10 +101,43 @@ def test_words_and_latents_stay_those_that_the_weights_know(base, continued):
         assert torch.equal(getattr(one.codec, name), getattr(other.codec, name))
 
 
-def test_the_statistics_of_states_follow_the_new_shop(base, continued):
-    before, after = tensors(base), tensors(continued["full"][0])
-    for name in ("standardize.mean", "standardize.variance"):
-        assert not torch.equal(before[name], after[name])
+def test_the_statistics_of_states_are_those_of_the_new_shop(base, shops, tmp_path):
+    """States of its catalogue have mean 0 and variance 1 per position, whatever they had before."""
+    lend_tokenizer(base, shops[1], tmp_path / "lent")
+    catalog = shops[1].catalog
+    states = []
+    for folder in (base, tmp_path / "lent"):
+        tokenizer = ItemTokenizer.from_pretrained(folder)
+        states.append(tokenizer.states(tokenizer.read(catalog.texts, catalog.images)))
+    assert states[0].mean(dim=0).abs().max() > 0.1
+    zero = torch.zeros(states[1].shape[1:])
+    torch.testing.assert_close(states[1].mean(dim=0), zero, atol=1e-4, rtol=0)
+    variance = states[1].square().mean(dim=(0, 2))
+    torch.testing.assert_close(variance, torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_training_starts_from_those_statistics(base, shops, tmp_path):
+    """With a rate that is next to nothing, the codes are those of the tokenizer that is lent."""
+    config = adapted()
+    slow = dataclasses.replace(config.trainer, learning_rate=1e-12)
+    lend_tokenizer(base, shops[1], tmp_path / "lent")
+    train_tokenizer(
+        shops[1:], dataclasses.replace(config, trainer=slow), tmp_path / "slow", start=base
+    )
+    catalog = shops[1].catalog
+    states = []
+    for folder in (tmp_path / "slow", tmp_path / "lent"):
+        tokenizer = ItemTokenizer.from_pretrained(folder)
+        states.append(tokenizer.states(tokenizer.read(catalog.texts, catalog.images)))
+    # Batches hold the five items of the shop, each about as often.
+    torch.testing.assert_close(*states, atol=0.2, rtol=0)
+
+
+def test_one_item_alone_has_no_statistics(base, tmp_path):
+    domain = Domain.open(write_small_domain(tmp_path / "one", [[0]], texts=["a lamp"]))
+    lend_tokenizer(base, domain, tmp_path / "lent")
+    before, after = tensors(base), tensors(tmp_path / "lent")
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_it_names_what_it_started_from(base, continued, shops):

@@ -142,6 +142,10 @@ class ItemTokenizer:
             progress("Encoding items", done, len(items))
         return out
 
+    def refit_statistics(self, items: ItemInputs, progress: Progress = silent) -> None:
+        """Measure the mean and the scale of states anew, on the N items of a new domain."""
+        self.model.standardize.refit(self.states(items, progress))
+
     def encode(self, *, text: str, image: str | Path | None = None) -> tuple[int, ...]:
         """The nearest codes of one item, L integers, each counted within its own codebook.
 

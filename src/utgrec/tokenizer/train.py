@@ -44,8 +44,8 @@ def train_tokenizer(
 
     Args:
         start: a finished tokenizer to go on from, instead of a new backbone and new heads. Its
-            vocabulary, vision tower and picture latents stay as they are: trained weights read
-            and write them.
+            vocabulary, vision tower and picture latents stay as they are, since trained weights
+            read and write them; the mean and the scale of states are measured anew.
 
     Raises:
         SettingsMismatch: `out`, or the checkpoint beside it, was made with other settings; or
@@ -88,6 +88,8 @@ def _make(
         tokenizer = ItemTokenizer.from_pretrained(start, config)
     model, codec = tokenizer.model, tokenizer.codec
     items = _read(pool, model.backbone, codec, config, progress)
+    if start is not None:
+        tokenizer.refit_statistics(items, progress)
     batches = PairBatches(
         items,
         pool.neighbours,
