@@ -134,6 +134,8 @@ def test_the_commands():
     assert {" ".join(path) for path in COMMANDS} == {
         "demo",
         "run",
+        "pretrain",
+        "adapt",
         "evaluate",
         "report",
         "recommend",
