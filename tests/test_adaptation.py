@@ -251,6 +251,20 @@ class TestRefusals:
             base[0], shops[1], tmp_path / "out", frozen, leave_out=["alignment"],
         )  # fmt: skip
 
+    def test_codebooks_without_a_basis(self, shops, tmp_path):
+        """They cannot be adapted with a frozen one, but as they are."""
+        recipe = mini_recipe()
+        quantizer = dataclasses.replace(recipe.tokenizer.quantizer, kind="vq")
+        plain = dataclasses.replace(
+            recipe, tokenizer=dataclasses.replace(recipe.tokenizer, quantizer=quantizer)
+        )
+        run_recipe(plain, shops[:1], tmp_path / "base")
+        out = tmp_path / "out"
+        self.refused(BadConfig, "take the regime 'basis-too'", tmp_path / "base", shops[1], out)
+        for regime in ("zero-shot", "basis-too"):
+            config = dataclasses.replace(ADAPT, regime=regime)
+            plan_adaptation(tmp_path / "base", Domain.open(shops[1]), shops[1], out, config)
+
     def test_no_room_for_another_domain(self, base, shops, tmp_path, monkeypatch):
         _, vocabulary, _ = read_recommender(base[0] / "recommender")
         full = dataclasses.replace(vocabulary, domain_slots=2)

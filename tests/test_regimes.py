@@ -59,6 +59,11 @@ class TestRegimes:
     def test_what_each_leaves_out_of_the_full_one(self, regime, differs):
         assert changes(FULL, REGIMES[regime]) == differs
 
+    def test_the_seed_is_the_recipes(self):
+        assert (RECIPE.adapt.seed, tiny(3).adapt.seed) == (0, 3)
+        config = tokenizer_settings(tiny(3).tokenizer, tiny(3).adapt)
+        assert config.trainer.seed == 3
+
     def test_all_are_listed_above(self):
         assert len(REGIMES) == 6
         assert len({tuple(to_dict(regime).values()) for regime in REGIMES.values()}) == 6

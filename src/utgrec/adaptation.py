@@ -137,7 +137,7 @@ def plan_adaptation(
             f"{base} knows another domain {domain.name!r} than the one in {where}; prepare this "
             "one under another --name"
         )
-    if recipe.adapt.what.base_tokenizer:
+    if recipe.adapt.what.base_tokenizer and recipe.adapt.what.train_tokenizer:
         made_with = from_dict(TokenizerConfig, tokenizer.config)
         wanted = tokenizer_settings(recipe.tokenizer, recipe.adapt)
         if differs := different_network(made_with, wanted):

@@ -117,7 +117,7 @@ def adaptation_lines(plan: "RunPlan", base: Path, out: Path) -> list[str]:
             f"{tokenizer.trainer.learning_rate:.2g}"
         )
     else:
-        lines.append("tokenizer: the base's as it is")
+        lines.append("tokenizer: the base's, only the statistics of states are measured anew")
     if what.train_recommender:
         recommender = recommender_settings(recipe.recommender, adapt)
         lines.append(
@@ -126,7 +126,7 @@ def adaptation_lines(plan: "RunPlan", base: Path, out: Path) -> list[str]:
             f"learning rate {recommender.trainer.learning_rate:.2g}"
         )
     else:
-        lines.append("recommender: the base's as it is")
+        lines.append("recommender: the base's, not trained")
     return lines
 
 
