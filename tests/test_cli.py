@@ -134,6 +134,8 @@ def test_the_commands():
         "compare",
         "demo",
         "run",
+        "pretrain",
+        "adapt",
         "evaluate",
         "report",
         "recommend",

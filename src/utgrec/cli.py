@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import utgrec
-from utgrec.commands import compare, prepare, runs, stages
+from utgrec.commands import compare, prepare, runs, stages, transfer
 
 app = typer.Typer(
     name="utgrec", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -38,6 +38,7 @@ def options(
 
 runs.add_to(app)
 compare.add_to(app)
+transfer.add_to(app)
 prepare.add_to(app)
 stages.add_to(app)
 

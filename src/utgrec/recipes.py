@@ -4,13 +4,14 @@ A recipe is plain data. Change one with `dataclasses.replace`, or copy a functio
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from utgrec.config import require
 from utgrec.errors import BadConfig
 from utgrec.evaluation.generative import DecodingConfig, ValidationConfig
 from utgrec.recommender.causal import CausalSizes
 from utgrec.recommender.train import RecommenderConfig
+from utgrec.regimes import AdaptConfig, without
 from utgrec.tokenizer.latents import LatentsConfig
 from utgrec.tokenizer.model import HeadsConfig, LossWeights
 from utgrec.tokenizer.pretrained import TokenizerConfig
@@ -35,6 +36,8 @@ class Recipe:
     """How items are decoded in the evaluation, and by default afterwards."""
     exclude_seen: bool = True
     """Whether items of a user's own history are never recommended; the same for all systems."""
+    adapt: AdaptConfig = dataclasses.field(default_factory=AdaptConfig)
+    """How a finished run of this recipe is adapted to a domain that it has not seen."""
 
     def __post_init__(self) -> None:
         require(
@@ -80,6 +83,7 @@ def tiny(seed: int = 0) -> Recipe:
         ),
         validation=ValidationConfig(),
         decoding=DecodingConfig(),
+        adapt=AdaptConfig(seed=seed),
     )
 
 
@@ -108,12 +112,23 @@ def demo(seed: int = 0) -> Recipe:
 RECIPES: dict[str, Callable[[int], Recipe]] = {"tiny": tiny, "demo": demo}
 
 
-def find_recipe(name: str, seed: int = 0) -> Recipe:
-    """The recipe of a name.
+def find_recipe(name: str, seed: int = 0, *, leave_out: Sequence[str] = ()) -> Recipe:
+    """The recipe of a name, without the parts of the tokenizer that are to be left out.
 
     Raises:
-        BadConfig: there is no such recipe.
+        BadConfig: there is no such recipe, or no such part.
     """
     if name not in RECIPES:
         raise BadConfig(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
-    return RECIPES[name](seed)
+    return reduced(RECIPES[name](seed), leave_out)
+
+
+def reduced(recipe: Recipe, leave_out: Sequence[str]) -> Recipe:
+    """The same recipe without some parts of the tokenizer (see `utgrec.regimes.without`)."""
+    if not leave_out:
+        return recipe
+    return dataclasses.replace(
+        recipe,
+        name=f"{recipe.name} without {' and '.join(leave_out)}",
+        tokenizer=without(recipe.tokenizer, leave_out),
+    )

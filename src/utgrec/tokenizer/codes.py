@@ -52,8 +52,7 @@ def assign_domain(
         states = item_tokenizer.states(item_tokenizer.add_company(items, split), progress)
         quantizer = item_tokenizer.model.quantizer
         assignment = assign_codes(states, catalog.item_ids, quantizer)
-        config = item_tokenizer.config.quantizer
-        sizes = (config.root_size, *[config.leaf_size] * (config.code_length - 1))
+        sizes = item_tokenizer.config.quantizer.code_sizes
         neighbours = find_neighbours(split, len(catalog))
         report = report_codes(assignment, neighbours, sizes)
         pq.write_table(_table(catalog, assignment), work.folder / "codes.parquet")

@@ -105,6 +105,17 @@ class Standardize(nn.Module):
             self.variance.lerp_(variance, share)
         return (states - mean) * (variance + 1e-8).rsqrt()
 
+    @torch.no_grad()
+    def refit(self, standardized: Tensor) -> None:
+        """Measure mean and scale anew on what this made of some items. Shapes: (N, L, D)."""
+        if len(standardized) < 2:  # one item alone has no variance
+            return
+        scale = (self.variance + 1e-8).sqrt()  # (L, 1)
+        mean = standardized.mean(dim=0)  # (L, D)
+        spread = (standardized - mean).square().mean(dim=(0, 2))[:, None]  # (L, 1)
+        self.mean.add_(mean * scale)
+        self.variance.copy_(spread * scale.square())
+
 
 class TokenizerModel(nn.Module):
     """Backbone, projection, quantiser and decoders."""

@@ -6,6 +6,7 @@ Shapes: N items · L codes per item · D code dimension.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from utgrec import storage
-from utgrec.config import from_dict, require
+from utgrec.config import from_dict, require, to_dict
 from utgrec.data.split import Split
+from utgrec.errors import SettingsMismatch
 from utgrec.progress import Progress, silent
 from utgrec.tokenizer.backbone import Backbone
 from utgrec.tokenizer.company import CompanyConfig, Floats, company_directions
@@ -75,15 +77,28 @@ class ItemTokenizer:
         self.config = config
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "ItemTokenizer":
+    def from_pretrained(
+        cls, folder: str | Path, config: TokenizerConfig | None = None
+    ) -> "ItemTokenizer":
         """Open a finished tokenizer stage.
+
+        Args:
+            config: how it is to be trained on; everything that gives a weight its shape or a code
+                its meaning must be as it was. None is the configuration it was made with.
 
         Raises:
             MissingStage, FormatVersionError, CorruptFile: the folder cannot be used.
+            SettingsMismatch: `config` is for another network or other codes.
         """
         folder = Path(folder)
         manifest = storage.read_manifest(folder, STAGE)
-        config = from_dict(TokenizerConfig, manifest.config)
+        made_with = from_dict(TokenizerConfig, manifest.config)
+        config = config or made_with
+        if differs := different_network(made_with, config):
+            raise SettingsMismatch(
+                f"the tokenizer {folder} cannot be trained on with {'; '.join(differs)}; use the "
+                "settings it was made with, or train a new tokenizer"
+            )
         for name in manifest.files:
             if name.startswith("backbone/"):
                 storage.check_file(folder, manifest, name)
@@ -100,8 +115,9 @@ class ItemTokenizer:
         backbone.model.save_pretrained(folder / "backbone")
         backbone.text_tokenizer.save_pretrained(folder / "backbone")
         backbone.picture_processor.save_pretrained(folder / "backbone")
+        # Cloned: a quantiser without a tree names one codebook twice, which safetensors refuses.
         heads = {
-            name: tensor.contiguous()
+            name: tensor.clone().contiguous()
             for name, tensor in self.model.state_dict().items()
             if not name.startswith("backbone.")
         }
@@ -155,6 +171,10 @@ class ItemTokenizer:
             progress("Encoding items", done, len(wanted))
         return out
 
+    def refit_statistics(self, items: ItemInputs, progress: Progress = silent) -> None:
+        """Measure the mean and the scale of states anew, on the N items of a new domain."""
+        self.model.standardize.refit(self.states(items, progress))
+
     def encode(self, *, text: str, image: str | Path | None = None) -> tuple[int, ...]:
         """The nearest codes of one item, L integers, each counted within its own codebook.
 
@@ -163,6 +183,32 @@ class ItemTokenizer:
         items = self.read([text], [None if image is None else Path(image)])
         codes = self.model.quantizer(self.states(items)).codes[0]
         return tuple(int(code) for code in codes)
+
+
+def different_network(one: TokenizerConfig, other: TokenizerConfig) -> list[str]:
+    """What two configurations would not share: shapes of weights and meaning of codes.
+
+    Losses, training and how codebooks learn are left out; they may change from stage to stage.
+    """
+    was, now = _network(one), _network(other)
+    return [
+        f"{name}: {was.get(name)!r} there, {now.get(name)!r} asked"
+        for name in sorted({*was, *now})
+        if was.get(name) != now.get(name)
+    ]
+
+
+def _network(config: TokenizerConfig) -> dict[str, Any]:
+    values = to_dict(config)
+    sections = {name: values[name] for name in ("backbone", "heads", "latents")}
+    sections["company"] = {name: values["company"][name] for name in ("rank", "window")}
+    sections["quantizer"] = {
+        name: values["quantizer"][name]
+        for name in ("kind", "tree", "root_size", "leaf_size", "code_length", "dim")
+    }
+    return {
+        f"{name}.{key}": value for name, part in sections.items() for key, value in part.items()
+    }
 
 
 def create_model(backbone_folder: Path, config: TokenizerConfig) -> TokenizerModel:

@@ -35,20 +35,34 @@ log = logging.getLogger(__name__)
 
 
 def train_tokenizer(
-    domains: Sequence[Domain], config: TokenizerConfig, out: Path, progress: Progress = silent
+    domains: Sequence[Domain],
+    config: TokenizerConfig,
+    out: Path,
+    progress: Progress = silent,
+    *,
+    start: Path | None = None,
 ) -> storage.Manifest:
     """Train a tokenizer over all items of several domains and write its folder.
 
+    Args:
+        start: a finished tokenizer to go on from, instead of a new backbone and new heads. Its
+            vocabulary, vision tower and picture latents stay as they are, since trained weights
+            read and write them; the mean and the scale of states are measured anew.
+
     Raises:
-        SettingsMismatch: `out`, or the checkpoint beside it, was made with other settings.
+        SettingsMismatch: `out`, or the checkpoint beside it, was made with other settings; or
+            `start` is another network or has other codes.
         TrainingError: a loss is not finite.
     """
     require(len(domains) > 0, "a tokenizer needs at least one domain, got none")
+    inputs = {f"domain {domain.name}": domain.fingerprint for domain in domains}
+    if start is not None:
+        inputs["start"] = storage.read_manifest(start, STAGE).fingerprint
 
     def make(work: Workspace) -> StageResult:
-        return _make(domains, config, work, progress)
+        return _make(domains, config, inputs, start, work, progress)
 
-    return run_stage(out, stage=STAGE, config=to_dict(config), inputs=_inputs(domains), make=make)
+    return run_stage(out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make)
 
 
 class _Pool(NamedTuple):
@@ -64,20 +78,23 @@ class _Pool(NamedTuple):
 
 
 def _make(
-    domains: Sequence[Domain], config: TokenizerConfig, work: Workspace, progress: Progress
+    domains: Sequence[Domain],
+    config: TokenizerConfig,
+    inputs: dict[str, str],
+    start: Path | None,
+    work: Workspace,
+    progress: Progress,
 ) -> StageResult:
     pool = _pool(domains)
-    sample = _sample_pictures(pool, config.latents.fit_pictures)
-    backbone_folder = work.checkpoints / "backbone"
-    if not backbone_folder.is_dir():
-        with storage.new_folder(backbone_folder) as partial:
-            words = [pool.texts[index] for index in pool.trained]
-            create_tiny_backbone(partial, words, sample, config.backbone)
-    codec = PatchPCA.fit(sample, config.latents)
-    torch.manual_seed(config.trainer.seed)
-    model = create_model(backbone_folder, config)
+    if start is None:
+        tokenizer = _create(pool, config, work)
+    else:
+        tokenizer = ItemTokenizer.from_pretrained(start, config)
+    model, codec = tokenizer.model, tokenizer.codec
     items = _read(pool, model.backbone, codec, config, progress)
-    items = _summarize(items, pool, model.features)
+    items = _summarize(items, pool, model.features, fit=start is None)
+    if start is not None:
+        tokenizer.refit_statistics(items, progress)
     batches = PairBatches(
         items,
         pool.neighbours,
@@ -96,12 +113,11 @@ def _make(
         batch=batches,
         config=config.trainer,
         work=work.checkpoints / "training",
-        inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), _inputs(domains))},
+        inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), inputs)},
         describe=describe,
         progress=progress,
         title="Training the tokenizer",
     )
-    tokenizer = ItemTokenizer(model, codec, config)
     if config.quantizer.settle_rounds:
         states = tokenizer.states(items, progress, rows=pool.trained)
         model.quantizer.settle(states[torch.from_numpy(pool.trained)])
@@ -118,8 +134,17 @@ def _make(
     return StageResult(facts, trained.earlier_s)
 
 
-def _inputs(domains: Sequence[Domain]) -> dict[str, str]:
-    return {f"domain {domain.name}": domain.fingerprint for domain in domains}
+def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokenizer:
+    """A tokenizer that knows nothing yet but the words and patches of its items."""
+    sample = _sample_pictures(pool, config.latents.fit_pictures)
+    backbone_folder = work.checkpoints / "backbone"
+    if not backbone_folder.is_dir():
+        with storage.new_folder(backbone_folder) as partial:
+            words = [pool.texts[index] for index in pool.trained]
+            create_tiny_backbone(partial, words, sample, config.backbone)
+    codec = PatchPCA.fit(sample, config.latents)
+    torch.manual_seed(config.trainer.seed)
+    return ItemTokenizer(create_model(backbone_folder, config), codec, config)
 
 
 def _pool(domains: Sequence[Domain]) -> _Pool:
@@ -148,10 +173,11 @@ def _read(
     )
 
 
-def _summarize(items: ItemInputs, pool: _Pool, features: ItemFeatures) -> ItemInputs:
-    """Fit the features on all domains, and give them to the items."""
+def _summarize(items: ItemInputs, pool: _Pool, features: ItemFeatures, *, fit: bool) -> ItemInputs:
+    """Give all items their features, fitted on them first if `fit`."""
     contents = read_contents(items, features.words)
-    features.fit_contents(contents[torch.from_numpy(pool.trained)])
+    if fit:
+        features.fit_contents(contents[torch.from_numpy(pool.trained)])
     parts = zip(torch.split(contents, pool.sizes), pool.splits, strict=True)
     summary = torch.cat(
         [
@@ -159,7 +185,8 @@ def _summarize(items: ItemInputs, pool: _Pool, features: ItemFeatures) -> ItemIn
             for part, split in parts
         ]
     )
-    features.fit_states(summary[torch.from_numpy(pool.trained)])
+    if fit:
+        features.fit_states(summary[torch.from_numpy(pool.trained)])
     return items.with_summary(summary)
 
 
