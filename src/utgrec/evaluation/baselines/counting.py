@@ -51,8 +51,6 @@ class ItemKNNFamily:
 
     name = "itemknn"
     title = "ItemKNN"
-    grid_size = 60
-    """Combinations where seen items are excluded; twice as many where they are not."""
 
     def trials(self, budget: int, *, exclude_seen: bool = True) -> Sequence[ItemKNNConfig]:
         """Neighbours, shrinkage and decay.

@@ -7,6 +7,7 @@ from utgrec.evaluation.baselines.counting import ItemKNNFamily, PopularityFamily
 from utgrec.evaluation.baselines.family import Family
 from utgrec.evaluation.baselines.matrices import ALSFamily, BM25Family
 from utgrec.evaluation.baselines.sequential import BERT4RecFamily, SASRecFamily
+from utgrec.evaluation.baselines.tiger import RQVAETigerFamily, TigerFamily
 
 _ALL: tuple[Family[Any], ...] = (
     PopularityFamily(),
@@ -16,6 +17,8 @@ _ALL: tuple[Family[Any], ...] = (
     SASRecFamily("sasrec", "SASRec", negatives=(0,)),
     SASRecFamily("sasrec-sampled", "SASRec, sampled softmax", negatives=(512, 128, 2048)),
     BERT4RecFamily(),
+    TigerFamily(),
+    RQVAETigerFamily(),
 )
 
 FAMILIES: dict[str, Family[Any]] = {family.name: family for family in _ALL}

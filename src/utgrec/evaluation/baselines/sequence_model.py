@@ -3,8 +3,8 @@
 SASRec (Kang and McAuley 2018, arXiv 1808.09781) guesses the item after each item of a window;
 BERT4Rec (Sun et al. 2019, arXiv 1904.06690) hides items and guesses them from both sides. The loss
 is the softmax over the catalogue, which is what made tuned SASRec beat BERT4Rec (Klenitskiy and
-Vasilev 2023, arXiv 2309.07602), or over a sample of it. Layers are normalised at their entrance, and
-positions are counted from the newest item.
+Vasilev 2023, arXiv 2309.07602), or over a sample of it. Layers are normalised at their entrance,
+and positions are counted from the newest item.
 
 Attention is written out: rows are padded on the right, so a causal mask hides the padding too, and
 the fused kernels are slower in the backward pass on a CPU.
@@ -192,9 +192,7 @@ class SequenceSystem:
         self.model.eval()
         scores = self.model.scores(query.histories).numpy()
         self.model.train(training)
-        return Recommendations(
-            *rank_scores(scores, query.histories, k, exclude_seen=exclude_seen)
-        )
+        return Recommendations(*rank_scores(scores, query.histories, k, exclude_seen=exclude_seen))
 
 
 class _Layer(nn.Module):

@@ -1,7 +1,7 @@
 """Trains a sequence model with the project's own loop, and stops it on validation items."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -45,7 +45,7 @@ def train_sequence_model(
         model = make()
         batches = WindowBatches(
             model.windows(given.split),
-            batch_size=settings.batch_size,
+            batch_items=settings.batch_items,
             padding=model.padding,
             seed=given.seed,
         )

@@ -30,8 +30,8 @@ class SequenceConfig:
     """Dropout of the embeddings and of what each sublayer adds."""
     max_items: int = 50
     """Newest items of a history that are read; longer training histories are cut into windows."""
-    batch_size: int = 128
-    """Windows per step."""
+    batch_items: int = 1024
+    """Items per step, no fewer than a window has."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
@@ -44,13 +44,17 @@ class SequenceConfig:
     """Users to validate on after each epoch; 0 never validates and keeps the last weights."""
 
     def __post_init__(self) -> None:
-        sizes = (self.width, self.layers, self.heads, self.batch_size, self.epochs)
-        require(min(sizes) >= 1, f"widths, layers, heads, batch_size and epochs are ≥ 1: {self}")
+        sizes = (self.width, self.layers, self.heads, self.epochs)
+        require(min(sizes) >= 1, f"widths, layers, heads and epochs are at least 1, got {self}")
         require(
             self.width % self.heads == 0,
             f"width must be a multiple of heads, got {self.width} and {self.heads}",
         )
         require(self.max_items >= 2, f"max_items must be at least 2, got {self.max_items}")
+        require(
+            self.batch_items > self.max_items,
+            f"batch_items must be above max_items, got {self.batch_items} and {self.max_items}",
+        )
         require(0 <= self.dropout < 1, f"dropout is in [0, 1), got {self.dropout}")
         require(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}")
         require(

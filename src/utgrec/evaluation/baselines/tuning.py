@@ -39,13 +39,10 @@ class Trial(NamedTuple):
         """What is compared: NDCG@10 on the validation part."""
         return self.metrics[METRIC]
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "settings": settings_key(self.settings),
-            "metrics": self.metrics,
-            "seconds": self.seconds,
-        }
+    def to_json(self, *, seconds: bool = True) -> dict[str, Any]:
+        """JSON values; without the seconds they are the same in every run."""
+        values = {"settings": settings_key(self.settings), "metrics": self.metrics}
+        return {**values, "seconds": self.seconds} if seconds else values
 
 
 class Tuning(NamedTuple):
@@ -56,14 +53,14 @@ class Tuning(NamedTuple):
     trials: list[Trial]
     users: int  # validation users that each trial was measured on
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, seconds: bool = True) -> dict[str, Any]:
         """The record to keep with the figures of the baseline."""
         return {
             "family": self.family,
             "metric": f"{METRIC} on valid",
             "users": self.users,
-            "best": self.best.to_json(),
-            "trials": [trial.to_json() for trial in self.trials],
+            "best": self.best.to_json(seconds=seconds),
+            "trials": [trial.to_json(seconds=seconds) for trial in self.trials],
         }
 
 

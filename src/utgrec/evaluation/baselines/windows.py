@@ -57,14 +57,19 @@ def cut_windows(split: Split, width: int, *, overlap: int) -> Windows:
 
 
 class WindowBatches:
-    """Step → batch of windows, a function of the seed and the step alone."""
+    """Step → batch of windows, a function of the seed and the step alone.
 
-    def __init__(self, windows: Windows, *, batch_size: int, padding: int, seed: int) -> None:
+    Batches hold about equally many items, not windows: the loss is a mean over a batch, and items
+    of short histories would weigh more than those of long ones.
+    """
+
+    def __init__(self, windows: Windows, *, batch_items: int, padding: int, seed: int) -> None:
+        """`batch_items`: items per batch at least, no fewer than the longest window has."""
         self.windows = windows
-        self.batch_size = batch_size
         self.padding = padding
         self.seed = seed
-        self.per_epoch = -(-len(windows.starts) // batch_size)
+        self.lengths = windows.ends - windows.starts  # (W,)
+        self.per_epoch = max(1, int(self.lengths.sum()) // batch_items)
         self._epoch = -1
         self._batches: list[npt.NDArray[np.int64]] = []
 
@@ -82,14 +87,16 @@ class WindowBatches:
 
     def _shuffle(self, epoch: int) -> list[npt.NDArray[np.int64]]:
         rng = np.random.default_rng([self.seed, 4, epoch])
-        order = rng.permutation(len(self.windows.starts))
-        lengths = (self.windows.ends - self.windows.starts)[order]
-        batches = []
-        pool = _POOL * self.batch_size
+        order = rng.permutation(len(self.lengths))
+        pool = _POOL * -(-len(order) // self.per_epoch)
         for begin in range(0, len(order), pool):
             part = order[begin : begin + pool]
-            part = part[np.argsort(lengths[begin : begin + pool], kind="stable")]
-            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
+            order[begin : begin + pool] = part[np.argsort(self.lengths[part], kind="stable")]
+        lengths = self.lengths[order]
+        middles = np.cumsum(lengths) - lengths / 2
+        # No window is longer than a batch, so every batch holds the middle of one.
+        batch = (middles / lengths.sum() * self.per_epoch).astype(np.int64)  # (W,), ascending
+        batches = np.split(order, np.flatnonzero(np.diff(batch)) + 1)
         return [batches[place] for place in rng.permutation(len(batches))]
 
 
