@@ -37,9 +37,10 @@ def residual_kmeans(
         with warnings.catch_warnings():
             # A centre that loses its last item stays where it was; the code is then unused.
             warnings.filterwarnings("ignore", "One of the clusters is empty")
-            centres, _ = kmeans2(
-                left[known], min(size, len(known)), iter=iterations, minit="++", rng=rng
-            )
+            taught = left[known]
+            # k-means++ cannot choose more centres than there are different places.
+            entries = min(size, len(np.unique(taught, axis=0)))
+            centres, _ = kmeans2(taught, entries, iter=iterations, minit="++", rng=rng)
         codes[:, level], _ = vq(left, centres)
         left -= centres[codes[:, level]]
     return codes

@@ -13,7 +13,6 @@ Shapes: B windows · T items · M guessed places · N items of the catalogue · 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,18 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utgrec.catalog import Ints
+from utgrec.data.split import Split
+from utgrec.evaluation.baselines.sequence_config import (
+    BERT4RecConfig,
+    SASRecConfig,
+    SequenceConfig,
+)
 from utgrec.evaluation.baselines.windows import Windows, cut_windows, pad_right
 from utgrec.evaluation.protocol import Query, Recommendations
 from utgrec.evaluation.topk import rank_scores
 from utgrec.tokenizer.logsumexp import chunked_logsumexp
-
-if TYPE_CHECKING:
-    from utgrec.data.split import Split
-    from utgrec.evaluation.baselines.sequential import (
-        BERT4RecConfig,
-        SASRecConfig,
-        SequenceConfig,
-    )
 
 _EXTRA = 2  # rows of the embedding that are no items: padding, and the hidden item
 
@@ -42,7 +39,7 @@ class SequenceModel(nn.Module):
 
     causal: bool
 
-    def __init__(self, item_count: int, config: "SequenceConfig") -> None:
+    def __init__(self, item_count: int, config: SequenceConfig) -> None:
         super().__init__()
         self.item_count = item_count
         self.config = config
@@ -54,7 +51,7 @@ class SequenceModel(nn.Module):
         for table in (self.items, self.positions):
             nn.init.normal_(table.weight, std=config.width**-0.5)
 
-    def windows(self, split: "Split") -> Windows:
+    def windows(self, split: Split) -> Windows:
         """What the model trains on."""
         raise NotImplementedError
 
@@ -108,11 +105,11 @@ class SASRec(SequenceModel):
 
     causal = True
 
-    def __init__(self, item_count: int, config: "SASRecConfig") -> None:
+    def __init__(self, item_count: int, config: SASRecConfig) -> None:
         super().__init__(item_count, config)
         self.negatives = config.negatives
 
-    def windows(self, split: "Split") -> Windows:
+    def windows(self, split: Split) -> Windows:
         """One item longer than what is read: the last one is only guessed."""
         return cut_windows(split, self.config.max_items + 1, overlap=1)
 
@@ -153,11 +150,11 @@ class BERT4Rec(SequenceModel):
 
     causal = False
 
-    def __init__(self, item_count: int, config: "BERT4RecConfig") -> None:
+    def __init__(self, item_count: int, config: BERT4RecConfig) -> None:
         super().__init__(item_count, config)
         self.mask_share = config.mask_share
 
-    def windows(self, split: "Split") -> Windows:
+    def windows(self, split: Split) -> Windows:
         """As long as what is read."""
         return cut_windows(split, self.config.max_items, overlap=0)
 
@@ -198,7 +195,7 @@ class SequenceSystem:
 class _Layer(nn.Module):
     """Self-attention and a feed-forward, each normalised at its entrance and added."""
 
-    def __init__(self, config: "SequenceConfig") -> None:
+    def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
         width = config.width
         self.heads = config.heads

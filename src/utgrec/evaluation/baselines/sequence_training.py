@@ -1,7 +1,6 @@
 """Trains a sequence model with the project's own loop, and stops it on validation items."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,14 +10,12 @@ from utgrec.evaluation.baselines.family import (
     settings_key,
     validation_users,
 )
+from utgrec.evaluation.baselines.sequence_config import SequenceConfig
 from utgrec.evaluation.baselines.sequence_model import SequenceModel, SequenceSystem
 from utgrec.evaluation.baselines.windows import WindowBatches
 from utgrec.evaluation.protocol import evaluate
 from utgrec.progress import Progress
 from utgrec.training.trainer import TrainerConfig, train
-
-if TYPE_CHECKING:
-    from utgrec.evaluation.baselines.sequential import SequenceConfig
 
 METRIC = "ndcg@10"
 
@@ -28,7 +25,7 @@ def train_sequence_model(
     title: str,
     make: Callable[[], SequenceModel],
     given: FitInput,
-    settings: "SequenceConfig",
+    settings: SequenceConfig,
     progress: Progress,
 ) -> SequenceSystem:
     """Train what `make` makes; a training that was interrupted goes on, a finished one is read.

@@ -6,10 +6,12 @@ Shapes: N items · V words · D width.
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import sparse
 
 from utgrec.catalog import Ints
 from utgrec.errors import InputError
@@ -45,25 +47,20 @@ def topic_vectors(texts: Sequence[str], known: Ints, width: int, seed: int) -> V
             "about which items are alike; choose a baseline that reads no texts"
         )
     idf = np.log(len(known) / np.array([found[word] for word in column])) + 1.0  # (V,)
-    places, weights = [], []
-    for row, counts in enumerate(words):
-        for word, count in counts.items():
-            if word in column:
-                places.append((row, column[word]))
-                weights.append((1 + np.log(count)) * idf[column[word]])
-    matrix = torch.sparse_coo_tensor(
-        torch.tensor(places, dtype=torch.int64).reshape(-1, 2).T,
-        torch.tensor(weights, dtype=torch.float32),
-        (len(texts), len(column)),
-    ).coalesce()
-    lengths = torch.sparse.sum(matrix * matrix, dim=1).to_dense().sqrt().clamp(min=1e-9)  # (N,)
-    matrix = matrix * (1 / lengths)[:, None]
-    taught = matrix.index_select(0, torch.from_numpy(np.asarray(known, np.int64)))
-    wanted = min(width + _OVERSAMPLED, *taught.shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        _, _, directions = torch.svd_lowrank(taught, q=wanted, niter=4)  # (V, wanted)
-    return _unit(torch.sparse.mm(matrix, directions[:, :width]).numpy())
+    entries = [
+        (row, column[word], count)
+        for row, counts in enumerate(words)
+        for word, count in counts.items()
+        if word in column
+    ]
+    rows, columns, counted = np.array(entries, dtype=np.int64).T
+    weights = (1 + np.log(counted)) * idf[columns]
+    lengths = np.sqrt(np.bincount(rows, weights**2, minlength=len(texts)))  # (N,)
+    matrix = sparse.csr_matrix(
+        ((weights / lengths[rows]).astype(np.float32), (rows, columns)),
+        shape=(len(texts), len(column)),
+    )
+    return _unit(matrix @ _directions(matrix[known], width, seed))
 
 
 def sentence_vectors(texts: Sequence[str], model: str, family: str) -> Vectors:
@@ -75,6 +72,18 @@ def sentence_vectors(texts: Sequence[str], model: str, family: str) -> Vectors:
     library = import_optional("sentence_transformers", family)
     encoder = library.SentenceTransformer(model)
     return _unit(np.asarray(encoder.encode(list(texts), show_progress_bar=False)))
+
+
+def _directions(matrix: Any, width: int, seed: int) -> Vectors:
+    """Leading right singular vectors of a sparse matrix. Shapes: (M, V) → (V, at most D)."""
+    places = torch.from_numpy(np.stack(matrix.nonzero()).astype(np.int64))
+    values = torch.from_numpy(matrix.data)
+    taught = torch.sparse_coo_tensor(places, values, matrix.shape, check_invariants=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wanted = min(width + _OVERSAMPLED, *matrix.shape)
+        found: Vectors = torch.svd_lowrank(taught, q=wanted, niter=4)[2].numpy()  # (V, wanted)
+    return found[:, :width]
 
 
 def _unit(vectors: npt.NDArray[np.floating]) -> Vectors:
