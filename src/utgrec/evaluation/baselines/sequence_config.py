@@ -15,17 +15,17 @@ class SequenceConfig:
     """Transformer layers."""
     heads: int = 2
     """Attention heads."""
-    dropout: float = 0.3
+    dropout: float = 0.5
     """Dropout of the embeddings and of what each sublayer adds."""
     max_items: int = 50
     """Newest items of a history that are read; longer training histories are cut into windows."""
     batch_items: int = 1024
     """Items per step, no fewer than a window has."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW."""
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
     """Decoupled decay of matrices."""
-    epochs: int = 40
+    epochs: int = 30
     """Passes over the training part at most."""
     patience: int = 4
     """Epochs without gain on validation items before training stops; 0 trains all epochs."""
@@ -70,6 +70,8 @@ class BERT4RecConfig(SequenceConfig):
 
     mask_share: float = 0.3
     """Share of the items of a window that are hidden and have to be guessed."""
+    last_share: float = 0.1
+    """Share of the windows that hide their newest item alone, as in the authors' code."""
     epochs: int = 80
     """Passes over the training part at most; a pass guesses `mask_share` of the items."""
     patience: int = 6
@@ -78,3 +80,4 @@ class BERT4RecConfig(SequenceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.mask_share < 1, f"mask_share is in (0, 1), got {self.mask_share}")
+        require(0 <= self.last_share <= 1, f"last_share is in [0, 1], got {self.last_share}")

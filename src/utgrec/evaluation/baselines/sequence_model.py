@@ -152,7 +152,7 @@ class BERT4Rec(SequenceModel):
 
     def __init__(self, item_count: int, config: BERT4RecConfig) -> None:
         super().__init__(item_count, config)
-        self.mask_share = config.mask_share
+        self.mask_share, self.last_share = config.mask_share, config.last_share
 
     def windows(self, split: Split) -> Windows:
         """As long as what is read."""
@@ -165,6 +165,10 @@ class BERT4Rec(SequenceModel):
         hidden = chance < self.mask_share
         # A window without a hidden item would teach nothing: hide the one that came nearest.
         hidden |= chance == chance.min(dim=1, keepdim=True).values
+        # Some windows hide their newest item alone: that is what is asked later.
+        newest = torch.arange(tokens.shape[1], device=tokens.device) == present.sum(1, True) - 1
+        alone = torch.rand(len(tokens), 1, device=tokens.device) < self.last_share
+        hidden = torch.where(alone, newest, hidden)
         states = self.read(tokens.masked_fill(hidden, self.hidden_item))
         return {"loss": self.softmax_loss(states[hidden], tokens[hidden])}
 

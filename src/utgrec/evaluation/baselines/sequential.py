@@ -19,7 +19,8 @@ _GRID = {
     "width": (64, 128),
     "layers": (1, 2, 3),
     "dropout": (0.2, 0.3, 0.5),
-    "learning_rate": (5e-4, 1e-3, 2e-3),
+    "learning_rate": (1e-3, 2e-3, 3e-3),
+    "weight_decay": (0.01, 0.1),
 }
 
 
