@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from utgrec.comparison.families import FitInput, find_family, tune
+from utgrec.evaluation.baselines import FitInput, find_family, tune
 from utgrec.evaluation.protocol import System
 from utgrec.progress import Progress
 
