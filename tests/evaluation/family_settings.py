@@ -34,6 +34,7 @@ _SEQUENCE: dict[str, Any] = {
     "max_items": 8,
     "batch_items": 64,
     "epochs": 2,
+    "min_steps": 1,
     "validation_users": 0,
 }
 _TIGER: dict[str, Any] = {

@@ -118,6 +118,8 @@ def test_a_leak_is_caught(family, part, shops, tmp_path, monkeypatch):
 
 def test_stopping_early_looks_at_validation_items(shops, tmp_path):
     """Or the tests above would prove nothing about it."""
-    settings = dataclasses.replace(SMALL["sasrec"], epochs=12, validation_users=30, patience=1)
+    settings = dataclasses.replace(
+        SMALL["sasrec"], epochs=20, validation_users=60, patience=0, learning_rate=2e-2
+    )
     with pytest.raises(AssertionError):
         assert_equal_fits(FAMILIES["sasrec"], settings, shops.base, shops.other_both, tmp_path)

@@ -17,7 +17,7 @@ from utgrec.evaluation.baselines.sequence_model import BERT4Rec, SASRec
 from utgrec.evaluation.baselines.windows import WindowBatches, cut_windows
 from utgrec.evaluation.protocol import evaluate, make_query
 
-SMALL = {"width": 16, "layers": 2, "max_items": 8, "batch_items": 64}
+SMALL = {"width": 16, "layers": 2, "max_items": 8, "batch_items": 64, "min_steps": 1}
 
 
 def make(kind, config, seed=0):
@@ -189,6 +189,7 @@ def test_the_next_item_of_a_ring_is_learned(name, ring, tmp_path):
         batch_items=128,
         dropout=0.1,
         weight_decay=0.01,
+        min_steps=1,
         learning_rate=1e-2,
         epochs=20,
         patience=0,

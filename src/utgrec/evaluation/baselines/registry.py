@@ -15,7 +15,7 @@ _ALL: tuple[Family[Any], ...] = (
     BM25Family(),
     ALSFamily(),
     SASRecFamily("sasrec", "SASRec", negatives=(0,)),
-    SASRecFamily("sasrec-sampled", "SASRec, sampled softmax", negatives=(512, 128, 2048)),
+    SASRecFamily("sasrec-sampled", "SASRec, sampled softmax", negatives=(2048, 512, 8192)),
     BERT4RecFamily(),
     TigerFamily(),
     RQVAETigerFamily(),

@@ -26,15 +26,20 @@ class SequenceConfig:
     weight_decay: float = 0.1
     """Decoupled decay of matrices."""
     epochs: int = 30
-    """Passes over the training part at most."""
+    """Passes over the training part at most; there are as many validations."""
+    min_steps: int = 2000
+    """Steps at most, where these passes are fewer: small shops need more of them."""
     patience: int = 4
-    """Epochs without gain on validation items before training stops; 0 trains all epochs."""
+    """Validations without gain before training stops; 0 never stops it."""
     validation_users: int = 2000
-    """Users to validate on after each epoch; 0 never validates and keeps the last weights."""
+    """Users to validate on; 0 never validates and keeps the last weights."""
 
     def __post_init__(self) -> None:
-        sizes = (self.width, self.layers, self.heads, self.epochs)
-        require(min(sizes) >= 1, f"widths, layers, heads and epochs are at least 1, got {self}")
+        sizes = (self.width, self.layers, self.heads, self.epochs, self.min_steps)
+        require(
+            min(sizes) >= 1,
+            f"width, layers, heads, epochs and min_steps are at least 1, got {self}",
+        )
         require(
             self.width % self.heads == 0,
             f"width must be a multiple of heads, got {self.width} and {self.heads}",
@@ -74,8 +79,8 @@ class BERT4RecConfig(SequenceConfig):
     """Share of the windows that hide their newest item alone, as in the authors' code."""
     epochs: int = 80
     """Passes over the training part at most; a pass guesses `mask_share` of the items."""
-    patience: int = 6
-    """Epochs without gain on validation items before training stops; 0 trains all epochs."""
+    patience: int = 8
+    """Validations without gain before training stops; 0 never stops it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -47,13 +47,15 @@ def train_sequence_model(
             seed=given.seed,
         )
         validates = settings.validation_users > 0
+        steps = max(settings.epochs * batches.per_epoch, settings.min_steps)
+        every = -(-steps // settings.epochs)
         config = TrainerConfig(
-            steps=settings.epochs * batches.per_epoch,
+            steps=steps,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             seed=given.seed,
-            log_every=batches.per_epoch,
-            validate_every=batches.per_epoch if validates else 0,
+            log_every=every,
+            validate_every=every if validates else 0,
             patience=settings.patience if validates else 0,
         )
         system = SequenceSystem(model, title)
