@@ -69,15 +69,15 @@ def tiny(seed: int = 0) -> Recipe:
             trainer=TrainerConfig(steps=300, learning_rate=5e-4, warmup_share=0.1, seed=seed),
         ),
         recommender=RecommenderConfig(
-            sizes=CausalSizes(),
+            sizes=CausalSizes(width=256, feed_forward=1024, dropout=0.2),
             batch_size=1024,
             trainer=TrainerConfig(
-                steps=2000,
-                learning_rate=3e-3,
+                steps=2500,
+                learning_rate=2e-3,
                 weight_decay=0.05,
                 warmup_share=0.05,
-                validate_every=500,
-                patience=4,
+                validate_every=250,
+                patience=3,
                 seed=seed,
             ),
         ),
@@ -101,9 +101,14 @@ def demo(seed: int = 0) -> Recipe:
     )
     recommender = dataclasses.replace(
         base.recommender,
+        sizes=CausalSizes(),
         batch_size=512,
         trainer=dataclasses.replace(
-            base.recommender.trainer, steps=800, validate_every=200, patience=0
+            base.recommender.trainer,
+            steps=800,
+            learning_rate=3e-3,
+            validate_every=200,
+            patience=0,
         ),
     )
     return dataclasses.replace(base, name="demo", tokenizer=tokenizer, recommender=recommender)
