@@ -102,7 +102,7 @@ class WindowBatches:
 
 def pad_right(rows: list[npt.NDArray[np.integer]], padding: int) -> Tensor:
     """Rows of items in one rectangle; at least one column. Shapes: B rows → (B, T), int64."""
-    longest = max(1, *(len(row) for row in rows), 1)
+    longest = max([1, *map(len, rows)])
     tokens = np.full((len(rows), longest), padding, dtype=np.int64)
     for place, row in enumerate(rows):
         tokens[place, : len(row)] = row
