@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from utgrec.config import to_dict
-from utgrec.errors import InputError
+from utgrec.errors import BadImage, InputError
 from utgrec.serving.coder import Coder, RunCoder
 from utgrec.serving.draft import Draft, as_tuple, named
 from utgrec.serving.drift import DriftReport, Histories, report_drift
 from utgrec.serving.generations import Delta, Generation, GenerationStore, Rows
 from utgrec.serving.items import ItemReader, NewItem
-from utgrec.serving.pictures import keep_picture
+from utgrec.serving.pictures import MAX_PIXELS, keep_picture
 from utgrec.tokenizer.assignment import assign_codes, code_distances
 
 
@@ -36,9 +36,16 @@ class Published(NamedTuple):
 class CatalogEditor:
     """Changes the catalogue of one domain of a run."""
 
-    def __init__(self, store: GenerationStore, coder: Coder | None = None) -> None:
-        """`coder` is the run's own tokenizer by default."""
+    def __init__(
+        self,
+        store: GenerationStore,
+        coder: Coder | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """`coder` is the run's own tokenizer by default; a picture has at most `max_pixels`."""
         self.store = store
+        self._max_pixels = max_pixels
         self._coder = coder or RunCoder(store.run.tokenizer)
         self._histories = Histories(store)
 
@@ -158,12 +165,15 @@ class CatalogEditor:
         return new
 
     def _keep(self, pictures: Mapping[str, bytes | str]) -> dict[str, str]:
-        return {
-            item_id: picture
-            if isinstance(picture, str)
-            else keep_picture(picture, self.store.folder)
-            for item_id, picture in pictures.items()
-        }
+        kept = {}
+        for item_id, picture in pictures.items():
+            if isinstance(picture, bytes):
+                try:
+                    picture = keep_picture(picture, self.store.folder, self._max_pixels)
+                except BadImage as error:
+                    raise BadImage(f"the picture of item {item_id!r}: {error}") from error
+            kept[item_id] = picture
+        return kept
 
     def _place(
         self, base: Draft, new: Sequence[NewItem], pictures: Mapping[str, str]
