@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 import torch
 
 from utgrec.config import require
@@ -103,6 +104,8 @@ class Shelf:
         self.catalog = generation.catalog
         self.codes = generation.rows.codes  # (N, L)
         self.live = generation.rows.live  # (N,)
+        pictures = self.catalog.table.column("image")
+        self.pictured = np.array(pc.not_equal(pc.fill_null(pictures, ""), "").to_numpy())  # (N,)
         self.trie = CodeTrie.build(self.codes)
         self.index = AttributeIndex(self.catalog)
         self._encoder = HistoryEncoder(domain, self.codes, vocabulary, max_items)
