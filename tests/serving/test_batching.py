@@ -49,7 +49,9 @@ def test_everybody_gets_their_own_answers():
         asks = [[n, n + 100][: 1 + n % 2] for n in range(1, 50)]
         replies = await asyncio.gather(*(batcher.ask(ask) for ask in asks))
         assert replies == [[-n for n in ask] for ask in asks]
-        assert sorted(n for batch in searcher.batches for n in batch) == sorted(n for ask in asks for n in ask)
+        assert sorted(n for batch in searcher.batches for n in batch) == sorted(
+            n for ask in asks for n in ask
+        )
         assert len(searcher.batches) < 30  # they were put together
         assert max(map(len, searcher.batches)) <= 8
 

@@ -37,7 +37,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine's need --keys.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port.")] = 8000,
     keys: Annotated[
         Path | None,
         typer.Option(help="File of API keys, made with `utgrec key add`.", metavar="FILE"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from utgrec.serving.metrics import Metrics
+from utgrec.serving.metrics import METHODS, Metrics
 from utgrec.serving.problems import problem
 from utgrec.serving.service import ServiceConfig
 
@@ -67,10 +67,11 @@ class Guard:
                 await problem(500, "internal", detail)(scope, receive, note)
         seconds = time.monotonic() - started
         route = getattr(scope.get("route"), "path", UNMATCHED)
-        self._metrics.on_answer(scope["method"], route, status or 500, seconds)
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.on_answer(method, route, status or 500, seconds)
         facts: dict[str, Any] = {
             "id": number,
-            "method": scope["method"],
+            "method": method,
             "route": route,
             "status": status or 500,
             "ms": round(seconds * 1000, 1),

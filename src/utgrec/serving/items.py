@@ -20,6 +20,7 @@ from utgrec.errors import InputError, StorageError
 
 ROLES = {role: names for role, names in ITEM_ROLES.items() if role != "image"}
 SENTENCE_ROLES = ("title", "brand", "features", "categories", "description")
+LONGEST_VALUE = 100  # characters of a wrong value that are shown
 ATTRIBUTE_ROLES = {"brand": "brand", "categories": "category", "price": "price"}
 
 
@@ -88,10 +89,9 @@ class ItemReader:
         roles = find_columns(where, seen, ROLES, told, required=["item_id"])
         item_id = id_text(item[roles["item_id"]])
         if item_id is None:
-            raise InputError(
-                f"{where}: {item[roles['item_id']]!r} cannot be an id; give a text or whole number"
-            )
-        where = f"item {item_id!r}"
+            given = shown(item[roles["item_id"]])
+            raise InputError(f"{where}: {given} cannot be an id; give a text or whole number")
+        where = f"item {shown(item_id)}"
         values: dict[str, Any] = {}
         for name in (name for name in seen if name not in roles.values()):
             column = f"{name}_source" if f"{name}_source" in self.schema.names else name
@@ -99,7 +99,7 @@ class ItemReader:
                 values[column] = self._convert(item[name], column, where)
             elif name not in self._further:
                 raise InputError(
-                    f"{where}: field {name!r} is not one of this catalogue's; they are "
+                    f"{where}: field {shown(name)} is not one of this catalogue's; they are "
                     f"{', '.join(self.fields)}"
                 )
         for role, column in ATTRIBUTE_ROLES.items():
@@ -135,26 +135,38 @@ class ItemReader:
         kind = self.schema.field(column).type
         if value is None or (isinstance(value, str) and not value.strip()):
             return None
-        converted: Any = None
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            converted = read_list([value])[0] if column == "category" else _entries(value)
-        elif pa.types.is_floating(kind) and column == "price":
-            converted = read_price(value)
-        else:
-            read = read_column([value])
-            numbers = {"int"} if pa.types.is_integer(kind) else {"int", "float"}
-            if pa.types.is_boolean(kind):
-                converted = read.values[0] if read.kind == "bool" else None
-            elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
-                converted = read.values[0] if read.kind in numbers else None
-            else:
-                converted = read_text([value])[0]
+        try:
+            converted = _as_kind(value, column, kind)
+        except (OverflowError, ValueError):  # a number that no float can hold
+            converted = None
         if converted is None:
             raise InputError(
-                f"{where}: {column} is {value!r}, the catalogue keeps it as {kind}; "
+                f"{where}: {column} is {shown(value)}, the catalogue keeps it as {kind}; "
                 "give such a value, or leave the field out"
             )
         return converted
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it, cut short."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
+
+
+def _as_kind(value: Any, column: str, kind: pa.DataType) -> Any:
+    """A value as its column keeps it; None if it cannot be."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return read_list([value])[0] if column == "category" else _entries(value)
+    if pa.types.is_floating(kind) and column == "price":
+        return read_price(value)
+    read = read_column([value])
+    if pa.types.is_boolean(kind):
+        return read.values[0] if read.kind == "bool" else None
+    if pa.types.is_integer(kind):
+        return read.values[0] if read.kind == "int" else None
+    if pa.types.is_floating(kind):
+        return read.values[0] if read.kind in ("int", "float") else None
+    return read_text([value])[0]
 
 
 def _entries(value: Any) -> list[str] | None:

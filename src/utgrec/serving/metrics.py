@@ -53,7 +53,6 @@ class Metrics:
 
     def on_answer(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answer."""
-        method = method if method in METHODS else "other"
         self.requests.labels(method, route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
 

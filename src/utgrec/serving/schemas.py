@@ -1,10 +1,11 @@
 """What goes over the wire: requests and answers of the server, with their limits and examples."""
 
+import base64
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    Base64Bytes,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -12,6 +13,7 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -30,6 +32,22 @@ ItemId = Annotated[str, Field(min_length=1, max_length=1000)]
 History = Annotated[list[ItemId], Field(max_length=MAX_HISTORY)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Scalar = StrictStr | StrictBool | StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
+
+
+def _decoded(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("the bytes of a picture are a text in base64")
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise ValueError(f"this is not base64 ({error})") from error
+
+
+Picture = Annotated[
+    bytes,
+    BeforeValidator(_decoded),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
 
 
 class Strict(BaseModel):
@@ -179,7 +197,7 @@ class NewItemIn(BaseModel):
     """One item: its id, any field that the shop's own table of items has, and a picture."""
 
     item_id: ItemId
-    image: Base64Bytes | None = Field(
+    image: Picture | None = Field(
         default=None, description="The bytes of a JPEG, PNG, WebP, GIF or BMP, in base64."
     )
 
@@ -220,7 +238,7 @@ class TextIn(Strict):
     """Words and picture of something that need not be in the catalogue."""
 
     text: Annotated[str, Field(max_length=20_000)] = ""
-    image: Base64Bytes | None = None
+    image: Picture | None = None
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"text": "Blue cup. Ostara."}]}
