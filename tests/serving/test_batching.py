@@ -99,6 +99,29 @@ def test_a_full_line_refuses_at_once_and_recovers():
     run(scenario, most_waiting=5)
 
 
+def test_what_would_come_too_late_is_refused():
+    async def scenario(batcher, searcher):
+        searcher.go.clear()
+        slow = asyncio.create_task(batcher.ask([1]))
+        await asyncio.to_thread(searcher.began.wait, 10)
+        await asyncio.sleep(0.1)
+        searcher.go.set()
+        await slow  # so a search takes a tenth of a second
+        searcher.go.clear()
+        searcher.began.clear()
+        first = asyncio.create_task(batcher.ask([2]))
+        await asyncio.to_thread(searcher.began.wait, 10)
+        second = asyncio.create_task(batcher.ask([3]))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match=r"would wait about 0\.2 s, more than 0\.15") as error:
+            await batcher.ask([4])
+        assert error.value.retry_after_s == 1
+        searcher.go.set()
+        assert await asyncio.gather(first, second) == [[-2], [-3]]
+
+    run(scenario, most_together=1, longest_wait_s=0.15)
+
+
 def test_an_idle_server_takes_a_request_of_any_size():
     async def scenario(batcher, searcher):
         assert len(await batcher.ask(list(range(20)))) == 20
@@ -150,8 +173,9 @@ def test_draining_answers_what_is_in_line_and_refuses_the_rest():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("most_together", 0), ("wait_ms", -1.0), ("most_waiting", 0)]
+    ("name", "value"),
+    [("most_together", 0), ("wait_ms", -1.0), ("most_waiting", 0), ("longest_wait_s", 0.0)],
 )
 def test_settings_outside_their_range(name, value):
-    with pytest.raises(BadConfig, match=f"{name} is at least"):
+    with pytest.raises(BadConfig, match=f"{name} is (at least|above) "):
         BatchingConfig(**{name: value})

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import signal
+import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +16,8 @@ from utgrec.errors import BadConfig, MissingDependency
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DRAIN_S = 30
+# Longer than callers and proxies keep an idle connection: a request never meets one just closed.
+KEEP_ALIVE_S = 75
 
 
 class JsonLines(logging.Formatter):
@@ -49,6 +53,9 @@ def serve(
     most_waiting: Annotated[
         int, typer.Option(min=1, help="Histories in line; more are answered 429.")
     ] = 512,
+    longest_wait_s: Annotated[
+        float, typer.Option(help="What would wait longer is answered 429 (s).")
+    ] = 2.0,
     max_body_mib: Annotated[int, typer.Option(min=1, help="Largest body of a request (MiB).")] = 16,
     max_image_pixels: Annotated[
         int, typer.Option(min=1, help="Most pixels of a picture (width × height).")
@@ -80,33 +87,34 @@ def serve(
     known = None if keys is None else read_keys(keys)
     config = ServiceConfig(
         batching=BatchingConfig(
-            wait_ms=wait_ms, most_together=most_together, most_waiting=most_waiting
+            wait_ms=wait_ms,
+            most_together=most_together,
+            most_waiting=most_waiting,
+            longest_wait_s=longest_wait_s,
         ),
         max_body_bytes=max_body_mib * 2**20,
         max_pixels=max_image_pixels,
     )
-    store = GenerationStore(path, domain)
-    app = create_app(store, config, keys=known)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_S,
+    with _listen(host, port) as listener:
+        store = GenerationStore(path, domain)
+        app = create_app(store, config, keys=known)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=DRAIN_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
+            )
         )
-    )
-    _log_to(terminal)
-    generation = app.state.service.shelf.number
-    terminal.say(f"{store.domain}, generation {generation}: http://{_shown(host)}:{port}")
-    server.run()
-    if not server.started:
-        raise BadConfig(
-            f"cannot listen on {host} port {port}: it is in use or not this machine's; choose "
-            "another with --port or --host"
-        )
+        _log_to(terminal)
+        generation = app.state.service.shelf.number
+        terminal.say(f"{store.domain}, generation {generation}: http://{_shown(host)}:{port}")
+        # Once it has stopped, uvicorn raises the signal that stopped it again; it has been obeyed.
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda number, frame: None)
+        server.run(sockets=[listener])
     return Answer(
         {"run": str(path), "domain": store.domain, "stopped": True}, ("stopped; all was answered",)
     )
@@ -138,6 +146,18 @@ def _log_to(terminal: Terminal) -> None:
         log.handlers = [handler]
         log.propagate = False
         log.setLevel(logging.WARNING if terminal.messages.quiet else logging.INFO)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the address before any work is done for it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise BadConfig(
+            f"cannot listen on {host} port {port} ({error.strerror}); choose another --port, or a "
+            "--host of this machine"
+        ) from error
 
 
 def _shown(host: str) -> str:

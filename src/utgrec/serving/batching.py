@@ -32,11 +32,14 @@ class BatchingConfig:
     """Longest time that a request waits for company (ms)."""
     most_waiting: int = 512
     """Histories in line; more are refused."""
+    longest_wait_s: float = 2.0
+    """Refuse what would wait longer than this, going by recent searches (s)."""
 
     def __post_init__(self) -> None:
         require(self.most_together >= 1, f"most_together is at least 1, got {self.most_together}")
         require(self.wait_ms >= 0, f"wait_ms is at least 0, got {self.wait_ms}")
         require(self.most_waiting >= 1, f"most_waiting is at least 1, got {self.most_waiting}")
+        require(self.longest_wait_s > 0, f"longest_wait_s is above 0, got {self.longest_wait_s}")
 
 
 class _Ticket(NamedTuple, Generic[Ask, Reply]):
@@ -62,7 +65,7 @@ class Batcher(Generic[Ask, Reply]):
         self._watch = watch
         self._line: deque[_Ticket[Ask, Reply]] = deque()
         self._waiting = 0
-        self._rate = 0.0  # asks per second, a running mean
+        self._batch_s = 0.0  # time of one batch, a running mean (s)
         self._news = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -97,13 +100,7 @@ class Batcher(Generic[Ask, Reply]):
         """
         if not self._open:
             raise Overloaded("the server is about to stop; ask another one, or again later", 5)
-        if self._waiting and self._waiting + len(asks) > self._config.most_waiting:
-            seconds = self._waiting / self._rate if self._rate else 1.0
-            raise Overloaded(
-                f"{self._waiting} histories are in line, with these {len(asks)} more than "
-                f"{self._config.most_waiting}; try again later",
-                min(max(math.ceil(seconds), 1), LONGEST_RETRY_S),
-            )
+        self._refuse_if_late(len(asks))
         ticket = _Ticket[Ask, Reply](
             asks, asyncio.get_running_loop().create_future(), time.monotonic()
         )
@@ -112,6 +109,23 @@ class Batcher(Generic[Ask, Reply]):
         self._quiet.clear()
         self._news.set()
         return await ticket.replies
+
+    def _refuse_if_late(self, count: int) -> None:
+        """Raise Overloaded if `count` more would not fit into the line; an empty line takes all."""
+        config, waiting = self._config, self._waiting
+        seconds = (1 + waiting // config.most_together) * self._batch_s
+        if waiting == 0:
+            return
+        if waiting + count > config.most_waiting:
+            why = f"with these {count} more than {config.most_waiting}"
+        elif seconds > config.longest_wait_s:
+            why = f"these would wait about {seconds:.1f} s, more than {config.longest_wait_s:g}"
+        else:
+            return
+        raise Overloaded(
+            f"{waiting} histories are in line, {why}; try again later",
+            min(max(math.ceil(seconds), 1), LONGEST_RETRY_S),
+        )
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,8 +147,7 @@ class Batcher(Generic[Ask, Reply]):
                         if not ticket.replies.done():
                             ticket.replies.set_result(mine)
                 seconds = time.monotonic() - started
-                rate = len(asks) / max(seconds, 1e-6)
-                self._rate = 0.8 * self._rate + 0.2 * rate if self._rate else rate
+                self._batch_s = 0.7 * self._batch_s + 0.3 * seconds if self._batch_s else seconds
                 self._watch(len(asks), seconds)
             if not self._line:
                 self._quiet.set()

@@ -18,6 +18,7 @@ from utgrec.serving.generations import FIRST, GenerationStore, Rows
 
 # Rules of thumb, not measurements: beyond them a report recommends to assign codes anew.
 MOST_NEW = 0.3
+ENOUGH_NEW = 0.02  # a few odd items say nothing about the catalogue
 MOST_FARTHER = 1.5
 MORE_FULL = 0.1
 NEARLY_FULL = 0.9
@@ -70,7 +71,8 @@ def report_drift(
     reasons = []
     if new_share > MOST_NEW:
         reasons.append(f"{new_share:.0%} of the items are new (more than {MOST_NEW:.0%})")
-    if new_distance is not None and new_distance > MOST_FARTHER * (first_distance or 0.0):
+    limit = MOST_FARTHER * (first_distance or 0.0)
+    if new_distance is not None and new_distance > limit and new_share >= ENOUGH_NEW:
         reasons.append(
             f"new items are {new_distance:.3g} away from their codes, the first ones "
             f"{first_distance or 0.0:.3g} (more than {MOST_FARTHER} times as far)"
