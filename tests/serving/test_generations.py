@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from utgrec.errors import (
     UTGRecError,
 )
 from utgrec.serving.changes import CatalogEditor
-from utgrec.serving.generations import GenerationStore
+from utgrec.serving.drift import report_drift
+from utgrec.serving.generations import GenerationStore, Rows
 
 NAMES = [f"i{number}" for number in range(12)]
 
@@ -263,6 +265,39 @@ class TestLaws:
             known = codes_by_id(generation)
             assert known == {name: published[name] for name in known}
             assert len(known) == len(set(known.values()))
+
+
+def test_changes_at_the_same_time_wait_for_each_other(store):
+    def change(name):
+        editor = CatalogEditor(GenerationStore(store.run.path), FakeCoder())
+        return [editor.add([{"item_id": f"{name}{n}", "title": "x"}]).generation for n in range(3)]
+
+    with ThreadPoolExecutor(3) as pool:
+        numbers = [number for each in pool.map(change, "abc") for number in each]
+    assert sorted(numbers) == list(range(2, 11))
+    generation = store.open()
+    assert live_ids(generation) == {*NAMES, *(f"{name}{n}" for name in "abc" for n in range(3))}
+    assert len(set(codes_by_id(generation).values())) == len(NAMES) + 9
+
+
+def test_fullness_by_hand():
+    codes = np.array([[0, 1, 0], [0, 1, 1], [1, 1, 0], [0, 0, 2], [0, 1, 2], [0, 1, 3]], np.int16)
+    rows = Rows(
+        items=None,
+        codes=codes,
+        live=np.array([True, True, True, True, False, True]),
+        since=np.array([1, 1, 1, 1, 2, 3], np.int32),
+        conflict=np.array([True, False, False, False, True, True]),
+        distance=np.array([1, 2, 3, 4, 9, 8], np.float32),
+        own_picture=np.zeros(6, bool),
+    )
+    drift = report_drift(rows, (2, 2, 4), 0.25)
+    assert (drift.live, drift.new, drift.removed) == (5, 1, 1)
+    assert (drift.fullest_prefix, drift.full_prefixes) == (1.0, pytest.approx(1 / 3))
+    assert drift.first_full_prefixes == 0.0
+    assert (drift.first_conflicts, drift.new_conflicts) == (0.25, 1.0)
+    assert (drift.first_distance, drift.new_distance) == (2.5, 8.0)
+    assert len(drift.reasons) == 2  # farther from their codes, fuller prefixes
 
 
 class TestDamage:

@@ -115,9 +115,7 @@ def serve(
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda number, frame: None)
         server.run(sockets=[listener])
-    return Answer(
-        {"run": str(path), "domain": store.domain, "stopped": True}, ("stopped; all was answered",)
-    )
+    return Answer({"run": str(path), "domain": store.domain, "stopped": True}, ("stopped",))
 
 
 def key_add(

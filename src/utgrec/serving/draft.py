@@ -65,7 +65,7 @@ class Draft:
         columns = {}
         for field in before.items.schema:
             column = before.items.column(field.name)
-            if old:
+            if any(self._names(one, field.name, pictures) for one in old):
                 changed = column.to_pylist()
                 for one in old:
                     place = self.places[one.item_id]
@@ -92,6 +92,10 @@ class Draft:
         for item_id in pictures:
             rows.own_picture[self.places[item_id]] = True
         return rows
+
+    def _names(self, one: NewItem, column: str, pictures: Mapping[str, str]) -> bool:
+        """Whether an item says anything about a column."""
+        return column in one.values or (column == "image" and one.item_id in pictures)
 
     def _value(self, one: NewItem, column: str, before: Any, pictures: Mapping[str, str]) -> Any:
         if column == "item_id":

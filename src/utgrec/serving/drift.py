@@ -140,7 +140,9 @@ class Histories:
 
 def _fullness(codes: npt.NDArray[np.int16], leaves: int) -> npt.NDArray[np.float64]:
     """Share of leaves taken under every prefix in use. (N, L) → (prefixes,)"""
-    _, counts = np.unique(codes[:, :-1], axis=0, return_counts=True)
+    in_order = codes[np.lexsort(codes[:, :-1].T)][:, :-1]
+    begins = np.flatnonzero((in_order[1:] != in_order[:-1]).any(axis=1)) + 1
+    counts = np.diff(np.concatenate([[0], begins, [len(codes)]]))
     return np.asarray(counts / leaves, dtype=np.float64)
 
 
