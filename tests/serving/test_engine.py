@@ -137,6 +137,16 @@ class TestRecommend:
             atol=1e-4,
         )
 
+    def test_bounds_are_included_and_what_has_no_value_meets_nothing(self, engine):
+        catalog = engine.shelf.catalog
+        price = catalog[20].attributes["price"]
+        exact = Condition(at_least=price, at_most=price)
+        answer = one(engine, history=(), k=99, filters=Filters(where=(("price", exact),)))
+        assert catalog.item_ids[20] in ids(answer)
+        anything = Condition(any_of=tuple({item.attributes["brand"] for item in catalog} - {None}))
+        answer = one(engine, history=(), k=99, filters=Filters(where=(("brand", anything),)))
+        assert len(answer.found) == 56 and "new" not in ids(answer)
+
     @pytest.mark.parametrize("beam", [1, 10])
     def test_k_items_come_back_whatever_the_beam(self, engine, beam):
         catalog = engine.shelf.catalog

@@ -513,12 +513,14 @@ class TestLoad:
                     while not app.state.service.batcher.waiting:
                         await asyncio.sleep(0)
                 late = await client.get("/readyz")
-                return await asyncio.gather(*asked, removed), late
+                refused = await client.post("/v1/recommend", json={"history": []})
+                return await asyncio.gather(*asked, removed), late, refused
 
         known_id = app.state.service.shelf.catalog.item_ids[0]
-        answers, late = asyncio.run(main())
+        answers, late, refused = asyncio.run(main())
         assert [answer.status_code for answer in answers] == [200] * 21
         assert (late.status_code, late.json()["status"]) == (503, "draining")
+        assert "about to stop" in wrong(refused, 429, "overloaded")["detail"]
 
 
 JSON = st.recursive(
