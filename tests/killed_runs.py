@@ -1,7 +1,8 @@
 """Runs that are killed, in processes that are cheap to start: most of a short run is imports.
 
 Started as a program, it imports everything once and then forks a process for each line it reads:
-a JSON object with `out`, the run folder; `domains`; `after_s`, when to kill it (seconds, or null);
+a JSON object with `out`, the run folder; `domains`; `base`, the run to adapt to the only domain, or
+null; `after_s`, when to kill it (seconds, or null);
 `rename`, to kill it at its n-th rename (negative: just before it), or null. It answers with one
 line each: `killed` and the training steps that the process reported.
 """
@@ -29,7 +30,7 @@ def main() -> None:
     from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl  # noqa: F401
 
     from mini_run import mini_recipe
-    from utgrec import runs  # noqa: F401
+    from utgrec import adaptation  # noqa: F401
 
     recipe = mini_recipe(checkpoint_every_s=0.0)
     print("ready", flush=True)
@@ -57,6 +58,7 @@ def _attempt(order: dict[str, Any], recipe: Any) -> dict[str, Any]:
 
 def _run(order: dict[str, Any], recipe: Any, log: Path) -> None:
     """The child: do all stages, and leave without cleaning up."""
+    from utgrec.adaptation import adapt_run
     from utgrec.runs import run_recipe
 
     if order["rename"] is not None:
@@ -70,7 +72,11 @@ def _run(order: dict[str, Any], recipe: Any, log: Path) -> None:
 
     code = 1
     try:
-        run_recipe(recipe, [Path(folder) for folder in order["domains"]], Path(order["out"]), note)
+        domains, out = [Path(folder) for folder in order["domains"]], Path(order["out"])
+        if order["base"] is None:
+            run_recipe(recipe, domains, out, note)
+        else:
+            adapt_run(Path(order["base"]), *domains, out, progress=note)
         code = 0
     except BaseException:
         import traceback

@@ -59,12 +59,17 @@ def mini_recipe(**trainer: object) -> Recipe:
         ),
         validation=change(base.validation, users=20, beam=5),
         decoding=change(base.decoding, beam=20),
+        adapt=change(base.adapt, tokenizer_steps=4, recommender_steps=4),
     )
 
 
-def mini_domains(folder: Path, shops: tuple[str, ...] = ("kitchen", "clothing")) -> list[Path]:
+def mini_domains(
+    folder: Path, shops: tuple[str, ...] = ("kitchen", "clothing"), seed: int = 7
+) -> list[Path]:
     """Shops of 60 items and 60 users."""
-    config = MarketplaceConfig(shops=shops, items_per_shop=60, users_per_shop=60, picture_size=28)
+    config = MarketplaceConfig(
+        seed=seed, shops=shops, items_per_shop=60, users_per_shop=60, picture_size=28
+    )
     return write_marketplace(folder, config)
 
 

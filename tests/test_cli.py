@@ -131,8 +131,11 @@ def finished(domains, tmp_path_factory):
 
 def test_the_commands():
     assert {" ".join(path) for path in COMMANDS} == {
+        "compare",
         "demo",
         "run",
+        "pretrain",
+        "adapt",
         "evaluate",
         "report",
         "recommend",

@@ -21,12 +21,21 @@ class Attempts:
         self.domains = domains
 
     def __call__(
-        self, out: Path, *, after_s: float | None = None, rename: int | None = None
+        self,
+        out: Path,
+        *,
+        after_s: float | None = None,
+        rename: int | None = None,
+        base: Path | None = None,
     ) -> dict:
-        """One attempt: whether it was killed, and the training steps that it reported."""
+        """One attempt: whether it was killed, and the training steps that it reported.
+
+        On the first domain; with a `base` that run is adapted to the second one.
+        """
         order = {
             "out": str(out),
-            "domains": [str(folder) for folder in self.domains],
+            "domains": [str(self.domains[0 if base is None else 1])],
+            "base": None if base is None else str(base),
             "after_s": after_s,
             "rename": rename,
         }
@@ -40,7 +49,7 @@ class Attempts:
 @pytest.fixture(scope="module")
 def attempts(tmp_path_factory):
     """A process that has imported everything; each attempt is a fork of it."""
-    domains = mini_domains(tmp_path_factory.mktemp("shops"), ("kitchen",))
+    domains = mini_domains(tmp_path_factory.mktemp("shops"))
     program = Path(__file__).with_name("killed_runs.py")
     with subprocess.Popen(
         [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -110,6 +119,25 @@ def test_kills_at_renames(attempts, whole, tmp_path):
     for earlier, later in itertools.pairwise(told):
         assert later[0] in (earlier[-1], earlier[-1] + 1)
     assert {place for places in told for place in places} == set(order.values())
+
+
+def test_an_adaptation_that_was_killed_ends_as_the_untouched_one(attempts, tmp_path):
+    attempts(tmp_path / "base")
+    base = tmp_path / "base"
+    answer = attempts(tmp_path / "whole", base=base)
+    steps = [tuple(step) for step in answer["steps"]]
+    assert steps == [
+        *(("Training the tokenizer", step) for step in range(1, 5)),
+        *(("Training the recommender", step) for step in range(1, 5)),
+    ]
+    out, choice, kills = tmp_path / "run", random.Random(3), 0
+    for _ in range(40):
+        number = choice.randint(5, 12) * choice.choice([-1, 1])
+        if not attempts(out, rename=number, base=base)["killed"]:
+            break
+        kills += 1
+    assert 2 < kills < 40
+    assert_same(out, contents(tmp_path / "whole"))
 
 
 def test_a_finished_run_is_left_alone(attempts, tmp_path):

@@ -1,5 +1,8 @@
 """A stage is made once: skipped when it is done, refused when the settings differ."""
 
+import subprocess
+import sys
+
 import pytest
 
 from utgrec import stages, storage
@@ -123,3 +126,12 @@ def test_peak_memory_is_in_mib():
     # A Python process holds more than 5 MiB and, here, less than 100 GiB: the unit is neither
     # bytes nor KiB nor GiB.
     assert 5 < stages.peak_memory_mib() < 100 * 1024
+
+
+def test_peak_memory_is_that_of_this_program():
+    """A small program started by a large one; `ru_maxrss` would be that of the large one."""
+    ballast = bytearray(300 * 2**20)
+    code = "from utgrec.stages import peak_memory_mib; print(peak_memory_mib())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert stages.peak_memory_mib() > len(ballast) / 2**20
+    assert float(done.stdout) < 200

@@ -14,6 +14,7 @@ UTGRecError
 │   └── CorruptFile        a file is not the one its manifest names
 ├── Overloaded             more requests than can be answered in time; try again later
 ├── TrainingError          training cannot go on (a loss that is not finite)
+├── CellFailed             cells of a comparison failed; all others are kept
 └── MissingDependency      an optional package is needed; the message names its pip line
 
 A message names the value received, the rule, and the next step.
@@ -78,6 +79,10 @@ class Overloaded(UTGRecError):
 
 class TrainingError(UTGRecError):
     """Training cannot go on."""
+
+
+class CellFailed(UTGRecError):
+    """Cells of a comparison failed; all others are kept."""
 
 
 class MissingDependency(UTGRecError):

@@ -4,13 +4,14 @@ A recipe is plain data. Change one with `dataclasses.replace`, or copy a functio
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from utgrec.config import require
 from utgrec.errors import BadConfig
 from utgrec.evaluation.generative import DecodingConfig, ValidationConfig
 from utgrec.recommender.causal import CausalSizes
 from utgrec.recommender.train import RecommenderConfig
+from utgrec.regimes import AdaptConfig, without
 from utgrec.tokenizer.latents import LatentsConfig
 from utgrec.tokenizer.model import HeadsConfig, LossWeights
 from utgrec.tokenizer.pretrained import TokenizerConfig
@@ -35,6 +36,8 @@ class Recipe:
     """How items are decoded in the evaluation, and by default afterwards."""
     exclude_seen: bool = True
     """Whether items of a user's own history are never recommended; the same for all systems."""
+    adapt: AdaptConfig = dataclasses.field(default_factory=AdaptConfig)
+    """How a finished run of this recipe is adapted to a domain that it has not seen."""
 
     def __post_init__(self) -> None:
         require(
@@ -49,7 +52,7 @@ def tiny(seed: int = 0) -> Recipe:
         name="tiny",
         tokenizer=TokenizerConfig(
             backbone=TinyBackboneConfig(seed=seed),
-            quantizer=QuantizerConfig(warmup_steps=150),
+            quantizer=QuantizerConfig(warmup_steps=80),
             heads=HeadsConfig(
                 projection_width=256,
                 dropout=0.0,
@@ -62,24 +65,25 @@ def tiny(seed: int = 0) -> Recipe:
             latents=LatentsConfig(),
             # The paper's weights suit a pre-trained backbone. One that starts at random needs more
             # from its neighbours, and standardised states make the code loss 100 times larger.
-            weights=LossWeights(code=0.3, alignment=1.0, partner=0.1),
-            trainer=TrainerConfig(steps=800, learning_rate=7e-4, warmup_share=0.1, seed=seed),
+            weights=LossWeights(code=0.3, alignment=0.1, partner=0.1),
+            trainer=TrainerConfig(steps=300, learning_rate=5e-4, warmup_share=0.1, seed=seed),
         ),
         recommender=RecommenderConfig(
-            sizes=CausalSizes(),
+            sizes=CausalSizes(width=256, feed_forward=1024, dropout=0.2),
             batch_size=1024,
             trainer=TrainerConfig(
-                steps=2000,
-                learning_rate=3e-3,
+                steps=2500,
+                learning_rate=2e-3,
                 weight_decay=0.05,
                 warmup_share=0.05,
-                validate_every=500,
-                patience=4,
+                validate_every=250,
+                patience=3,
                 seed=seed,
             ),
         ),
         validation=ValidationConfig(),
         decoding=DecodingConfig(),
+        adapt=AdaptConfig(seed=seed),
     )
 
 
@@ -90,16 +94,21 @@ def demo(seed: int = 0) -> Recipe:
         base.tokenizer,
         backbone=dataclasses.replace(base.tokenizer.backbone, vocabulary=1024, layers=3),
         quantizer=dataclasses.replace(
-            base.tokenizer.quantizer, root_size=64, leaf_size=64, warmup_steps=80, revive_every=25
+            base.tokenizer.quantizer, root_size=64, leaf_size=64, warmup_steps=60, revive_every=25
         ),
         heads=dataclasses.replace(base.tokenizer.heads, max_text_tokens=48),
-        trainer=dataclasses.replace(base.tokenizer.trainer, steps=400, learning_rate=5e-4),
+        trainer=dataclasses.replace(base.tokenizer.trainer, steps=250),
     )
     recommender = dataclasses.replace(
         base.recommender,
-        batch_size=128,
+        sizes=CausalSizes(),
+        batch_size=512,
         trainer=dataclasses.replace(
-            base.recommender.trainer, steps=1500, validate_every=300, patience=0
+            base.recommender.trainer,
+            steps=800,
+            learning_rate=3e-3,
+            validate_every=200,
+            patience=0,
         ),
     )
     return dataclasses.replace(base, name="demo", tokenizer=tokenizer, recommender=recommender)
@@ -108,12 +117,23 @@ def demo(seed: int = 0) -> Recipe:
 RECIPES: dict[str, Callable[[int], Recipe]] = {"tiny": tiny, "demo": demo}
 
 
-def find_recipe(name: str, seed: int = 0) -> Recipe:
-    """The recipe of a name.
+def find_recipe(name: str, seed: int = 0, *, leave_out: Sequence[str] = ()) -> Recipe:
+    """The recipe of a name, without the parts of the tokenizer that are to be left out.
 
     Raises:
-        BadConfig: there is no such recipe.
+        BadConfig: there is no such recipe, or no such part.
     """
     if name not in RECIPES:
         raise BadConfig(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
-    return RECIPES[name](seed)
+    return reduced(RECIPES[name](seed), leave_out)
+
+
+def reduced(recipe: Recipe, leave_out: Sequence[str]) -> Recipe:
+    """The same recipe without some parts of the tokenizer (see `utgrec.regimes.without`)."""
+    if not leave_out:
+        return recipe
+    return dataclasses.replace(
+        recipe,
+        name=f"{recipe.name} without {' and '.join(leave_out)}",
+        tokenizer=without(recipe.tokenizer, leave_out),
+    )

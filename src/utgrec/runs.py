@@ -1,6 +1,6 @@
 """A run folder: all stages of one recipe on some domains, each skipped when it is done.
 
-RUN/run.json                 recipe and domains
+RUN/run.json                 recipe and domains, and the base of an adapted run
 RUN/tokenizer/               the tokenizer stage
 RUN/codes/DOMAIN/            the codes of each domain
 RUN/recommender/             the recommender stage
@@ -53,11 +53,20 @@ class RunFolder:
         return self.path / "evaluation" / domain
 
 
+class Base(NamedTuple):
+    """The run that another one was adapted from."""
+
+    path: Path
+    fingerprint: str  # of its tokenizer and its recommender
+    domains: dict[str, str]  # name → fingerprint of every domain met so far, its own bases' too
+
+
 class RunPlan(NamedTuple):
     """What a run folder was made from."""
 
     recipe: Recipe
     domains: dict[str, Path]  # name → domain folder
+    base: Base | None = None  # None for a run that started as new
 
 
 def run_recipe(
@@ -71,6 +80,14 @@ def run_recipe(
     Raises:
         SettingsMismatch: `out` holds a run with another recipe or other domains.
     """
+    done = train_run(recipe, domains, out, progress)
+    return done | evaluate_run(out, progress)
+
+
+def train_run(
+    recipe: Recipe, domains: Sequence[Path], out: Path, progress: Progress = silent
+) -> dict[str, storage.Manifest]:
+    """All stages of a recipe but the evaluation; otherwise like `run_recipe`."""
     opened = [Domain.open(folder) for folder in domains]
     check_names(opened)
     folder = RunFolder(out)
@@ -92,8 +109,6 @@ def run_recipe(
         validator=validator,
         progress=progress,
     )
-    for domain in opened:
-        done[f"evaluation/{domain.name}"] = evaluate_run_domain(folder, recipe, domain, progress)
     return done
 
 
@@ -136,10 +151,12 @@ def write_plan(folder: RunFolder, plan: RunPlan) -> None:
         "recipe": to_dict(plan.recipe),
         "domains": {name: str(Path(where).resolve()) for name, where in plan.domains.items()},
     }
+    if plan.base is not None:
+        values["base"] = {**plan.base._asdict(), "path": str(plan.base.path.resolve())}
     if path.is_file():
         found = storage.read_json(path)
         if found != values:
-            differs = [key for key in values if found.get(key) != values[key]]
+            differs = [key for key in {**values, **found} if found.get(key) != values.get(key)]
             raise SettingsMismatch(
                 f"{folder.path} is a run with another {' and other '.join(differs)}; "
                 "choose another output folder, or remove this one to start anew"
@@ -174,7 +191,12 @@ def read_plan(folder: RunFolder) -> RunPlan:
             f"{FORMAT_VERSION}; make the run again"
         )
     domains = {name: Path(where) for name, where in values["domains"].items()}
-    return RunPlan(from_dict(Recipe, values["recipe"]), domains)
+    base = values.get("base")
+    return RunPlan(
+        from_dict(Recipe, values["recipe"]),
+        domains,
+        None if base is None else Base(Path(base["path"]), base["fingerprint"], base["domains"]),
+    )
 
 
 def check_names(domains: Sequence[Domain]) -> None:

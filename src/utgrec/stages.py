@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from utgrec import storage
 from utgrec.errors import SettingsMismatch
 
+_STATUS = Path("/proc/self/status")  # Linux
+
 
 class Workspace(NamedTuple):
     """Where a stage writes while it runs."""
@@ -71,7 +73,16 @@ def run_stage(
 
 
 def peak_memory_mib() -> float:
-    """The most memory this process has held so far, in MiB."""
+    """The most memory this process has held so far, in MiB.
+
+    Where the system counts it for the program that runs now, that is taken: `ru_maxrss` of a
+    process that was started by a larger one is that of the larger one.
+    """
+    if _STATUS.is_file():
+        for line in _STATUS.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "VmHWM":
+                return int(value.split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

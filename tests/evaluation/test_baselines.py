@@ -1,7 +1,5 @@
 """Popularity and ItemKNN: by hand, against slow references, and without a look at the future."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,6 @@ from utgrec.evaluation.itemknn import ItemKNN, ItemKNNConfig, find_similarities
 from utgrec.evaluation.popularity import Popularity, user_counts
 from utgrec.evaluation.protocol import Query, evaluate, make_query
 from utgrec.evaluation.topk import best, pack
-from utgrec.evaluation.tuning import ItemKNNGrid, tune_itemknn
 
 ITEMS = 40
 
@@ -212,32 +209,9 @@ def test_a_system_that_knows_the_validation_items_cannot_guess_them(
     evaluate(fitted, split, part="test", item_count=ITEMS, exclude_seen=True)
 
 
-def test_tuning_takes_the_best_of_its_trials(make_split, random_histories):
-    split = make_split(random_histories)
-    grid = ItemKNNGrid(neighbours=(2, 20), shrink=(0.0, 3.0), last=(None, 1), decay=(1.0, 0.5))
-    tuning = tune_itemknn(split, ITEMS, exclude_seen=True, grid=grid)
-    assert len(tuning.trials) == 16 == len({trial.config for trial in tuning.trials})
-    assert tuning.best.ndcg == max(trial.ndcg for trial in tuning.trials)
-    assert tuning.best.ndcg > min(trial.ndcg for trial in tuning.trials)
-    for trial in tuning.trials[::5]:  # tuning shares the similarities; fitting anew is the same
-        again = evaluate(
-            ItemKNN.fit(split, ITEMS, trial.config),
-            split,
-            part="valid",
-            item_count=ITEMS,
-            exclude_seen=True,
-        )
-        assert again.mean("ndcg@10") == trial.ndcg
-    hidden = split._replace(test=np.where(split.test < 0, -1, 0))
-    assert tune_itemknn(hidden, ITEMS, exclude_seen=True, grid=grid) == tuning
-    assert tuning.to_json()["best"] == dataclasses.asdict(tuning.best.config)
-
-
 @pytest.mark.parametrize(
     "settings", [{"neighbours": 0}, {"shrink": -1.0}, {"last": 0}, {"decay": 0.0}, {"decay": 1.1}]
 )
 def test_settings_outside_their_range_are_refused(settings):
     with pytest.raises(BadConfig, match=f"{next(iter(settings))} must be"):
         ItemKNNConfig(**settings)
-    with pytest.raises(BadConfig, match="at least 1 value of decay"):
-        ItemKNNGrid(decay=())

@@ -11,14 +11,12 @@ def test_public_names():
         "Interval",
         "ItemKNN",
         "ItemKNNConfig",
-        "ItemKNNGrid",
         "OracleSystem",
         "PairedTest",
         "Popularity",
         "Query",
         "Recommendations",
         "System",
-        "Tuning",
         "comparison",
         "evaluate",
         "group_figures",
@@ -27,7 +25,6 @@ def test_public_names():
         "mean_intervals",
         "paired_test",
         "standard_groupings",
-        "tune_itemknn",
     ]
     assert sorted(utgrec.evaluation.__all__) == sorted(names)
     assert all(hasattr(utgrec.evaluation, name) for name in names)

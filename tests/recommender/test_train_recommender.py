@@ -28,10 +28,10 @@ CONFIG = RecommenderConfig(
 )
 
 
-def write(folder, name, seed):
-    """A domain of 30 items without words, and its codes."""
+def write(folder, name, seed, lengths=None):
+    """A domain of 30 items without words, and its codes; histories of 3 to 8 items by default."""
     rng = np.random.default_rng(seed)
-    histories = [rng.permutation(30)[: rng.integers(3, 9)] for _ in range(20)]
+    histories = [rng.permutation(30)[: lengths or rng.integers(3, 9)] for _ in range(20)]
     lengths = [len(items) for items in histories]
     with storage.new_folder(folder / name) as partial:
         write_domain(

@@ -41,18 +41,23 @@ def test_every_id_has_one_meaning_but_leaves_are_shared():
     assert second == third
     domains = {vocabulary.domain_token(name) for name in ("a", "b")}
     assert {PAD, END} == {0, 1}
-    for one, other in itertools.combinations([{PAD, END}, roots, second, domains], 2):
+    anyone = {vocabulary.any_domain}
+    for one, other in itertools.combinations([{PAD, END}, roots, second, domains, anyone], 2):
         assert not one & other
     assert len(roots) == 4
     assert len(second) == 6
     assert vocabulary.size == 2 + 4 + 6 + 5
-    assert max(domains) < vocabulary.size
+    assert max(domains | anyone) == vocabulary.size - 1
+    assert min(domains) == vocabulary.first_domain
 
 
 def test_a_domain_met_later_moves_no_token():
     before, after = make(domains=("a",)), make(domains=("a", "b", "c"))
     assert before.size == after.size
+    assert before.with_domain("b").with_domain("c") == after
+    assert after.with_domain("b") == after
     assert before.domain_token("a") == after.domain_token("a")
+    assert before.any_domain == after.any_domain
     codes = torch.tensor([[3, 5, 0]])
     assert torch.equal(before.to_tokens(codes), after.to_tokens(codes))
 
@@ -77,6 +82,13 @@ def test_an_unknown_domain_is_refused_by_name():
         make().domain_token("c")
     with pytest.raises(InputError, match="known: none"):
         make(domains=()).domain_token("c")
+
+
+def test_the_last_slot_is_kept_for_any_domain():
+    full = make(domains=("a", "b", "c", "d"))
+    assert full.domain_token("d") < full.any_domain
+    with pytest.raises(BadConfig, match=r"got a, b, c, d, e with 5 slots"):
+        full.with_domain("e")
 
 
 @pytest.mark.parametrize(

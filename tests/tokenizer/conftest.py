@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from small_items import (
     BACKBONE,
     LATENTS,
@@ -50,4 +51,6 @@ def picture_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path | None]
 @pytest.fixture(scope="session")
 def items(backbone: Backbone, codec: PatchPCA, picture_files: list[Path | None]) -> ItemInputs:
     """The odd items as the tokenizer reads them."""
-    return read_items(TEXTS, picture_files, backbone, codec, MAX_TEXT_TOKENS)
+    items = read_items(TEXTS, picture_files, backbone, codec, MAX_TEXT_TOKENS)
+    generator = torch.Generator().manual_seed(0)
+    return items.with_summary(torch.randn(items.summary.shape, generator=generator))

@@ -189,3 +189,21 @@ class TestMovingAverages:
         before = quantizer.root.vectors.clone()
         quantizer(draw())
         assert torch.equal(quantizer.root.vectors, before)
+
+
+def test_a_frozen_basis_settles_through_its_projection():
+    """Vectors that one linear map reaches are reached; the basis stays bit for bit."""
+    torch.manual_seed(0)
+    book = SimVQCodebook(12, 4)
+    book.basis.requires_grad_(False)
+    basis = book.basis.clone()
+    wanted = book.basis @ torch.randn(4, 4)
+    wanted[3] = 99.0  # stands for nothing, so it does not count
+    points = torch.arange(12) + 1
+    points[3] = 0
+    before = (book.vectors.detach() - wanted)[[0, 5, 11]].norm()
+    for _ in range(20):
+        book.settle(wanted, points)
+    assert torch.equal(book.basis, basis)
+    kept = torch.arange(12) != 3
+    assert (book.vectors.detach() - wanted)[kept].norm() < 0.05 * before

@@ -1,12 +1,15 @@
 """States → codes → states: what comes back, who gets which gradient, and when it starts."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 from small_quantizer import KINDS, draw, make, train_step
 
 from utgrec.tokenizer.codebooks import SimVQCodebook
-from utgrec.tokenizer.quantizer import TreeQuantizer, squared_distances
+from utgrec.tokenizer.quantizer import QuantizerConfig, TreeQuantizer, squared_distances
 
 
 @pytest.mark.parametrize("length", [2, 3, 5])
@@ -246,3 +249,46 @@ class TestWarmup:
         quantizer = make(warmup_steps=0).train()
         assert not quantizer.warming_up
         assert train_step(quantizer, draw()).loss.item() > 0
+
+
+class TestSettle:
+    def test_codes_lose_less_and_are_all_used(self):
+        torch.manual_seed(0)
+        config = QuantizerConfig(root_size=8, leaf_size=16, dim=4, warmup_steps=0)
+        quantizer = TreeQuantizer(config).eval()
+        states = torch.randn(600, 3, 4).cumsum(dim=1)
+
+        def error() -> float:
+            rebuilt = quantizer.embed(quantizer.nearest(states)).cumsum(dim=1)
+            return float((states - rebuilt).square().sum(dim=-1).mean().detach())
+
+        before = error()
+        quantizer.settle(states)
+        assert error() < 0.6 * before
+        codes = quantizer.nearest(states)
+        assert len(codes[:, 0].unique()) == 8
+        assert len(codes[:, 1:].unique()) == 16
+
+    def test_is_the_same_every_time_and_keeps_its_place(self):
+        torch.manual_seed(0)
+        config = QuantizerConfig(root_size=4, leaf_size=4, dim=3, warmup_steps=0, settle_rounds=40)
+        states = torch.randn(80, 2, 3)
+        ready = TreeQuantizer(dataclasses.replace(config, code_length=2)).eval()
+        twin = copy.deepcopy(ready)
+        for quantizer in (ready, twin):
+            quantizer.settle(states)
+        assert torch.equal(ready.root.vectors, twin.root.vectors)
+        assert torch.equal(ready.leaf.vectors, twin.leaf.vectors)
+        settled = ready.root.vectors.clone()
+        ready.settle(states)  # k-means has converged
+        torch.testing.assert_close(ready.root.vectors, settled, atol=1e-4, rtol=1e-4)
+
+    def test_fewer_states_than_codes_are_all_kept(self):
+        torch.manual_seed(0)
+        config = QuantizerConfig(root_size=32, leaf_size=32, dim=4, warmup_steps=0)
+        quantizer = TreeQuantizer(config).eval()
+        states = 3 * torch.randn(5, 3, 4)
+        quantizer.settle(states)
+        assert len(quantizer.nearest(states)[:, 0].unique()) == 5
+        rebuilt = quantizer.embed(quantizer.nearest(states))[:, 0]
+        torch.testing.assert_close(rebuilt, states[:, 0], atol=1e-4, rtol=1e-4)

@@ -235,10 +235,18 @@ class TestStandardize:
         assert torch.equal(layer(one), layer(torch.cat([one, torch.randn(3, 2, 4)]))[:1])
 
     def test_the_averages_by_hand(self):
-        layer = Standardize(1, 2, momentum=0.25).train()
-        layer(torch.tensor([[[0.0, 2.0]], [[4.0, 2.0]]]))
-        assert layer.mean.tolist() == [[0.5, 0.5]]
-        assert layer.variance.tolist() == [[0.75 * 1 + 0.25 * 2]]
+        """The plain mean of the first batches, then a running one."""
+        layer = Standardize(1, 2, momentum=0.4).train()
+        first = torch.tensor([[[0.0, 2.0]], [[4.0, 2.0]]])  # mean 2, 2; variance 4, 0
+        layer(first)
+        assert layer.mean.tolist() == [[2.0, 2.0]]
+        assert layer.variance.tolist() == [[2.0]]
+        layer(torch.zeros(2, 1, 2))
+        assert layer.mean.tolist() == [[1.0, 1.0]]
+        assert layer.variance.tolist() == [[1.0]]
+        layer(torch.zeros(2, 1, 2))
+        torch.testing.assert_close(layer.mean, torch.full((1, 2), 0.6))
+        torch.testing.assert_close(layer.variance, torch.full((1, 1), 0.6))
 
     def test_equal_states_are_no_division_by_zero(self):
         layer = Standardize(1, 2).train()

@@ -41,11 +41,13 @@ def demo(
     and against the best possible one, and with a report to open in a browser.
     """
     from utgrec.data.marketplace import MarketplaceConfig
+    from utgrec.recipes import find_recipe
 
     folders = simulate_shops(
         terminal, out / "market", MarketplaceConfig(items_per_shop=DEMO_ITEMS), overwrite=False
     )
-    answer = do_run(terminal, "demo", folders, out / "run", seed, report=out / "report.html")
+    settings = find_recipe("demo", seed)
+    answer = do_run(terminal, settings, folders, out / "run", seed, report=out / "report.html")
     example = example_history(folders[0])
     terminal.say(
         f"Try: utgrec recommend {out / 'run'} --domain {domain_row(folders[0])['name']} "
@@ -66,7 +68,10 @@ def run(
     These are tokenizer, codes, recommender, evaluation and report. Finished stages are skipped,
     an interrupted one is continued: run the same command again.
     """
-    return do_run(terminal, recipe, domains, out, seed, report=out / "report.html")
+    from utgrec.recipes import find_recipe
+
+    settings = find_recipe(recipe, seed)
+    return do_run(terminal, settings, domains, out, seed, report=out / "report.html")
 
 
 def evaluate(terminal: Terminal, path: RunPath) -> Answer:
@@ -154,18 +159,34 @@ def recommend(
 
 
 def do_run(
-    terminal: Terminal, recipe: str, domains: Sequence[Path], out: Path, seed: int, report: Path
+    terminal: Terminal,
+    recipe: "Recipe",
+    domains: Sequence[Path],
+    out: Path,
+    seed: int,
+    report: Path,
 ) -> Answer:
     """All stages of a recipe and the report."""
-    from utgrec.recipes import find_recipe
-    from utgrec.report import write_report
     from utgrec.runs import run_recipe
 
-    settings = find_recipe(recipe, seed)
     rows = [domain_row(folder) for folder in domains]
-    for line in plan_lines(settings, seed, rows, out):
+    for line in plan_lines(recipe, seed, rows, out):
         terminal.say(line)
-    done = run_recipe(settings, domains, out, terminal.progress)
+    done = run_recipe(recipe, domains, out, terminal.progress)
+    made_from = {"run": str(out), "recipe": recipe.name, "seed": seed, "domains": rows}
+    return finish(terminal, made_from, done, out, report)
+
+
+def finish(
+    terminal: Terminal,
+    made_from: Mapping[str, Any],
+    done: Mapping[str, "Manifest"],
+    out: Path,
+    report: Path,
+) -> Answer:
+    """The report of a finished run, and the answer of the command that made it."""
+    from utgrec.report import write_report
+
     for made in done.values():
         if made.stage == "codes" and (warning := codes_warning(made.facts)):
             terminal.say(warning)
@@ -173,10 +194,7 @@ def do_run(
     written = write_report(out, report)
     stages = {path: {"facts": made.facts, "measured": made.measured} for path, made in done.items()}
     document = {
-        "run": str(out),
-        "recipe": recipe,
-        "seed": seed,
-        "domains": rows,
+        **made_from,
         "stages": stages,
         "evaluation": compared,
         "report": str(written),

@@ -8,7 +8,6 @@ from utgrec.evaluation.popularity import Popularity
 from utgrec.evaluation.protocol import Query, Recommendations, System, evaluate, make_query
 from utgrec.evaluation.result import Evaluation
 from utgrec.evaluation.table import Comparison, comparison
-from utgrec.evaluation.tuning import ItemKNNGrid, Tuning, tune_itemknn
 
 __all__ = [
     "Comparison",
@@ -17,14 +16,12 @@ __all__ = [
     "Interval",
     "ItemKNN",
     "ItemKNNConfig",
-    "ItemKNNGrid",
     "OracleSystem",
     "PairedTest",
     "Popularity",
     "Query",
     "Recommendations",
     "System",
-    "Tuning",
     "comparison",
     "evaluate",
     "group_figures",
@@ -33,5 +30,4 @@ __all__ = [
     "mean_intervals",
     "paired_test",
     "standard_groupings",
-    "tune_itemknn",
 ]

@@ -13,7 +13,7 @@ from utgrec.catalog import Ints
 from utgrec.data.split import Split
 from utgrec.errors import InputError
 from utgrec.evaluation.intervals import Interval, mean_intervals
-from utgrec.evaluation.result import Evaluation
+from utgrec.evaluation.result import Evaluation, Measured
 from utgrec.evaluation.sheet import Sheet
 
 HISTORY_BOUNDS = (5, 20)
@@ -84,7 +84,7 @@ def by_image(targets: Ints, has_image: npt.NDArray[np.bool_]) -> Grouping:
 
 
 def group_figures(
-    evaluation: Evaluation,
+    evaluation: Measured,
     grouping: Grouping,
     metric: str = "ndcg@10",
     *,
@@ -113,7 +113,7 @@ def group_figures(
 
 
 def group_sheet(
-    evaluations: Sequence[Evaluation],
+    evaluations: Sequence[Measured],
     groupings: Sequence[Grouping],
     metric: str = "ndcg@10",
     *,

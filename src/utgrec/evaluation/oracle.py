@@ -7,7 +7,7 @@ import numpy as np
 from utgrec.catalog import Ints
 from utgrec.errors import InputError
 from utgrec.evaluation.protocol import Query, Recommendations
-from utgrec.evaluation.topk import Scores, best, pack
+from utgrec.evaluation.topk import Scores, rank_scores
 
 
 class Scorer(Protocol):
@@ -35,11 +35,4 @@ class OracleSystem:
         if np.isnan(scores).any():
             user = query.users[np.isnan(scores).any(axis=1)][0]
             raise InputError(f"{self.name} scored an item of user {user} as NaN; scores must order")
-        rows = []
-        for history, row in zip(query.histories, scores, strict=True):
-            possible = row > -np.inf
-            if exclude_seen:
-                possible[history] = False
-            items = np.flatnonzero(possible)
-            rows.append(best(items, row[items], k))
-        return Recommendations(*pack(rows, k))
+        return Recommendations(*rank_scores(scores, query.histories, k, exclude_seen=exclude_seen))

@@ -5,14 +5,15 @@ Shapes: U users.
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from utgrec.errors import CorruptFile
+from utgrec.errors import CorruptFile, InputError
 from utgrec.evaluation.intervals import mean_intervals
 from utgrec.evaluation.metrics import MetricTable, metric_table, to_json_float
 
@@ -25,6 +26,55 @@ _COLUMNS = {
     "repeat": "repeats",
     "given": "given",
 }
+
+
+class Measured(Protocol):
+    """What can stand in a table: an `Evaluation`, or the average of several seeds."""
+
+    @property
+    def system(self) -> str:
+        """Name of the system."""
+        ...
+
+    @property
+    def part(self) -> str:
+        """valid or test."""
+        ...
+
+    @property
+    def exclude_seen(self) -> bool:
+        """Whether items of the user's own history could not be recommended."""
+        ...
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Cuts of the metrics, ascending."""
+        ...
+
+    @property
+    def item_count(self) -> int:
+        """Items of the catalogue, all of them candidates."""
+        ...
+
+    @property
+    def users(self) -> npt.NDArray[np.int64]:
+        """(U,) indices in the domain."""
+        ...
+
+    @property
+    def targets(self) -> npt.NDArray[np.int64]:
+        """(U,) the held-out items."""
+        ...
+
+    @property
+    def metrics(self) -> MetricTable:
+        """Recall, NDCG and MRR of every user. Shapes: (U, M)."""
+        ...
+
+    @property
+    def coverage(self) -> tuple[float, ...]:
+        """For each k, share of the catalogue that was recommended to somebody."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,3 +170,25 @@ class Evaluation:
         settings["ks"], settings["coverage"] = tuple(settings["ks"]), tuple(settings["coverage"])
         columns = {name: table.column(column).to_numpy() for column, name in _COLUMNS.items()}
         return cls(**settings, **columns)
+
+
+def check_comparable(measured: Sequence[Measured]) -> None:
+    """Refuse to put things side by side that were not measured in the same way.
+
+    Raises:
+        InputError: other users, targets, cuts, catalogue, part or rule for seen items.
+    """
+    first = measured[0]
+    for other in measured[1:]:
+        for what in ("part", "exclude_seen", "ks", "item_count"):
+            if getattr(first, what) != getattr(other, what):
+                raise InputError(
+                    f"{first.system} has {what} {getattr(first, what)}, {other.system} has "
+                    f"{getattr(other, what)}; evaluate both in the same way"
+                )
+        for what in ("users", "targets"):
+            if not np.array_equal(getattr(first, what), getattr(other, what)):
+                raise InputError(
+                    f"{first.system} and {other.system} were evaluated on different {what}; "
+                    "use the same split and sample"
+                )

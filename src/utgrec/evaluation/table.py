@@ -20,7 +20,7 @@ from utgrec.evaluation.intervals import (
     statistic_intervals,
 )
 from utgrec.evaluation.metrics import Floats, to_json_float
-from utgrec.evaluation.result import Evaluation
+from utgrec.evaluation.result import Measured, check_comparable
 from utgrec.evaluation.sheet import Sheet
 
 
@@ -111,8 +111,8 @@ class Comparison:
 
 
 def comparison(
-    evaluations: Sequence[Evaluation],
-    oracle: Evaluation | None = None,
+    evaluations: Sequence[Measured],
+    oracle: Measured | None = None,
     reference: str | None = "UTGRec",
     *,
     metric: str = "ndcg@10",
@@ -124,7 +124,7 @@ def comparison(
     Raises:
         InputError: not the same users, targets and settings; a name twice; no such reference.
     """
-    _check_comparable([*evaluations, *([oracle] if oracle is not None else [])])
+    _check_names_and_rules([*evaluations, *([oracle] if oracle is not None else [])])
     named = {evaluation.system: evaluation for evaluation in evaluations}
     if reference is not None and reference not in named:
         raise InputError(
@@ -182,26 +182,13 @@ def _share(own: Floats, best: Floats, resamples: int, seed: int) -> Interval | N
     return statistic_intervals(np.stack([own, best], 1), ratio, resamples=resamples, seed=seed)[0]
 
 
-def _check_comparable(evaluations: Sequence[Evaluation]) -> None:
+def _check_names_and_rules(evaluations: Sequence[Measured]) -> None:
     if not evaluations:
         raise InputError("a comparison needs at least 1 evaluation, got 0")
     names = [evaluation.system for evaluation in evaluations]
     if len(set(names)) != len(names):
         raise InputError(f"systems must have different names, got {', '.join(names)}")
-    first = evaluations[0]
-    for other in evaluations[1:]:
-        for what in ("part", "exclude_seen", "ks", "item_count"):
-            if getattr(first, what) != getattr(other, what):
-                raise InputError(
-                    f"{first.system} has {what} {getattr(first, what)}, {other.system} has "
-                    f"{getattr(other, what)}; evaluate both in the same way"
-                )
-        for what in ("users", "targets"):
-            if not np.array_equal(getattr(first, what), getattr(other, what)):
-                raise InputError(
-                    f"{first.system} and {other.system} were evaluated on different {what}; "
-                    "use the same split and sample"
-                )
+    check_comparable(evaluations)
 
 
 def _test_cells(row: Row) -> list[str]:

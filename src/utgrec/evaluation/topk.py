@@ -3,7 +3,7 @@
 Equal scores are common in counts and small catalogues; a fixed rule makes every run the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,3 +49,18 @@ def pack(rows: Iterable[Ranked], k: int) -> Packed:
         items[place, : len(row.items)] = row.items
         scores[place, : len(row.items)] = row.scores
     return Packed(items, scores)
+
+
+def rank_scores(scores: Scores, histories: Sequence[Ints], k: int, *, exclude_seen: bool) -> Packed:
+    """The k best items of users whose whole catalogue was scored; -inf means never.
+
+    Shapes: scores (B, N) of B histories → (B, k).
+    """
+    rows = []
+    for history, row in zip(histories, scores, strict=True):
+        possible = row > -np.inf
+        if exclude_seen:
+            possible[history] = False
+        items = np.flatnonzero(possible)
+        rows.append(best(items, row[items], k))
+    return pack(rows, k)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 class GenerativeRecommender(nn.Module, ABC):
     """A network over the vocabulary's tokens, with the loss that trains it."""
 
+    label_smoothing: float
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write weights and configuration into `folder`."""

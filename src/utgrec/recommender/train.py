@@ -12,6 +12,7 @@ from utgrec.config import from_dict, require, to_dict
 from utgrec.data.split import leave_one_out
 from utgrec.errors import SettingsMismatch
 from utgrec.progress import Progress, silent
+from utgrec.recommender.domain_tokens import copy_token, leave_unnamed
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.networks import Sizes, create_network, load_network, make_batches
@@ -47,7 +48,10 @@ class RecommenderConfig:
     label_smoothing: float = 0.0
     """Share of the target's probability spread over all tokens in training."""
     domain_slots: int = 32
-    """Domains that one recommender can ever know."""
+    """Domain tokens: one for each domain that the recommender ever knows, and one for any."""
+    unnamed_share: float = 0.1
+    """Of several domains: share of the samples that carry the token for any domain instead of
+    their own, so that it can stand for a domain that was never trained on."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
@@ -56,6 +60,9 @@ class RecommenderConfig:
         require(
             0 <= self.label_smoothing < 1,
             f"label_smoothing is in [0, 1), got {self.label_smoothing}",
+        )
+        require(
+            0 <= self.unnamed_share < 1, f"unnamed_share is in [0, 1), got {self.unnamed_share}"
         )
 
 
@@ -67,36 +74,45 @@ def train_recommender(
     *,
     validator: Validator,
     progress: Progress = silent,
+    start: Path | None = None,
 ) -> storage.Manifest:
     """Train a recommender on the histories of several domains and write its folder.
 
     Args:
         codes: the codes stage of each domain, in the order of the domains.
         validator: makes the function that measures NDCG@10 on validation items.
+        start: a finished recommender of the same sizes to go on from, instead of random weights.
 
     Raises:
-        SettingsMismatch: codes of another domain or other code settings, or `out` was made with
-            other settings.
+        SettingsMismatch: codes of another domain or other code settings, `start` of other sizes,
+            or `out` was made with other settings.
     """
     require(len(domains) > 0, "a recommender needs at least one domain, got none")
     manifests = [storage.read_manifest(folder, CODES) for folder in codes]
-    sizes = _common_sizes(domains, manifests)
+    sizes = common_sizes(domains, manifests)
     inputs = {
         f"codes {domain.name}": manifest.fingerprint
         for domain, manifest in zip(domains, manifests, strict=True)
     }
     inputs |= {f"domain {domain.name}": domain.fingerprint for domain in domains}
+    if start is not None:
+        inputs["start"] = storage.read_manifest(start, STAGE).fingerprint
 
     def make(work: Workspace) -> StageResult:
         from utgrec.tokenizer.codes import read_codes
 
-        vocabulary = Vocabulary(
-            root_size=sizes[0],
-            leaf_size=sizes[-1],
-            code_length=len(sizes),
-            domains=tuple(domain.name for domain in domains),
-            domain_slots=config.domain_slots,
-        )
+        torch.manual_seed(config.trainer.seed)
+        if start is None:
+            vocabulary = Vocabulary(
+                root_size=sizes[0],
+                leaf_size=sizes[-1],
+                code_length=len(sizes),
+                domains=tuple(domain.name for domain in domains),
+                domain_slots=config.domain_slots,
+            )
+            model = create_network(config.sizes, vocabulary, config.label_smoothing)
+        else:
+            model, vocabulary = continue_recommender(start, domains, sizes, config)
         coded = [
             _coded(domain, read_codes(folder))
             for domain, folder in zip(domains, codes, strict=True)
@@ -110,11 +126,11 @@ def train_recommender(
             temperature=config.temperature,
             seed=config.trainer.seed,
         )
-        torch.manual_seed(config.trainer.seed)
-        model = create_network(config.sizes, vocabulary, config.label_smoothing)
+        several = len(domains) > 1
+        unnamed = leave_unnamed(batches, vocabulary, config.unnamed_share, config.trainer.seed)
         trained = train(
             model,
-            batch=batches,
+            batch=unnamed if several else batches,
             config=config.trainer,
             work=work.checkpoints,
             inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), inputs)},
@@ -123,6 +139,9 @@ def train_recommender(
             progress=progress,
             title="Training the recommender",
         )
+        if not several:
+            own = vocabulary.domain_token(domains[0].name)
+            copy_token(model, vocabulary, own, vocabulary.any_domain)
         model.save(work.folder / "model")
         storage.write_json(work.folder / "vocabulary.json", to_dict(vocabulary))
         write_losses(work.folder / "losses.jsonl", trained)
@@ -139,6 +158,40 @@ def train_recommender(
     return run_stage(out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make)
 
 
+def continue_recommender(
+    start: Path, domains: Sequence[Domain], sizes: tuple[int, ...], config: RecommenderConfig
+) -> tuple[GenerativeRecommender, Vocabulary]:
+    """The weights of a finished recommender, and its vocabulary with the new domains in it.
+
+    A new domain starts with the token for any domain, so before its first step the recommender
+    says of it what it would say of any.
+
+    Raises:
+        SettingsMismatch: it has another network or reads other codes.
+        BadConfig: it has no room for the domains.
+    """
+    model, known, made_with = read_recommender(start)
+    if (made_with.sizes, made_with.domain_slots) != (config.sizes, config.domain_slots):
+        raise SettingsMismatch(
+            f"the recommender {start} has {made_with.sizes} and {made_with.domain_slots} domain "
+            f"slots, asked are {config.sizes} and {config.domain_slots}; use its own sizes, or "
+            "train a new one"
+        )
+    if known.code_sizes != sizes:
+        raise SettingsMismatch(
+            f"the recommender {start} reads codes of sizes {known.code_sizes}, those given have "
+            f"{sizes}; adapt the tokenizer that it was trained with, or train a new recommender"
+        )
+    vocabulary = known
+    for domain in domains:
+        if domain.name not in vocabulary.domains:
+            vocabulary = vocabulary.with_domain(domain.name)
+            own = vocabulary.domain_token(domain.name)
+            copy_token(model, vocabulary, vocabulary.any_domain, own)
+    model.label_smoothing = config.label_smoothing
+    return model, vocabulary
+
+
 def read_recommender(folder: Path) -> tuple[GenerativeRecommender, Vocabulary, RecommenderConfig]:
     """Open a finished recommender stage.
 
@@ -149,19 +202,34 @@ def read_recommender(folder: Path) -> tuple[GenerativeRecommender, Vocabulary, R
     for name in manifest.files:
         if name.startswith("model/"):
             storage.check_file(folder, manifest, name)
-    values = storage.read_json(storage.check_file(folder, manifest, "vocabulary.json"))
-    vocabulary = from_dict(Vocabulary, values)
     config = from_dict(RecommenderConfig, manifest.config)
+    vocabulary = read_vocabulary(folder)
     return load_network(config.sizes, vocabulary, folder / "model"), vocabulary, config
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """The token ids of a finished recommender stage.
+
+    Raises:
+        MissingStage, FormatVersionError, CorruptFile: the folder cannot be used.
+    """
+    manifest = storage.read_manifest(folder, STAGE)
+    values = storage.read_json(storage.check_file(folder, manifest, "vocabulary.json"))
+    return from_dict(Vocabulary, values)
 
 
 def _coded(domain: Domain, coded: CodedCatalog) -> CodedDomain:
     return CodedDomain(domain.name, coded.codes, leave_one_out(domain))
 
 
-def _common_sizes(
+def common_sizes(
     domains: Sequence[Domain], manifests: Sequence[storage.Manifest]
 ) -> tuple[int, ...]:
+    """The code sizes that all codes stages share, (L,).
+
+    Raises:
+        SettingsMismatch: codes of another domain, or of more than one tokenizer.
+    """
     for domain, manifest in zip(domains, manifests, strict=True):
         if manifest.inputs.get(f"domain {domain.name}") != domain.fingerprint:
             raise SettingsMismatch(

@@ -1,7 +1,7 @@
 """The recommender's token ids: the one place where codes become tokens and tokens become codes.
 
 Layout: 0 padding (and the decoder's start) · 1 end of history · root codes · leaf codes, shared by
-positions 2 … L · domain tokens, with room for domains met later.
+positions 2 … L · domain tokens, with room for domains met later · a token for any domain.
 
 Shapes: L codes per item · N any leading shape.
 """
@@ -32,7 +32,7 @@ class Vocabulary:
     domains: tuple[str, ...]
     """Names of the domains met so far, in the order of their tokens."""
     domain_slots: int = 32
-    """Domain tokens reserved: how many domains one recommender can ever know."""
+    """Domain tokens reserved; the last one names no domain, the others are for one domain each."""
 
     def __post_init__(self) -> None:
         require(
@@ -40,8 +40,9 @@ class Vocabulary:
             f"codebook sizes and code length must be at least 1, got {self}",
         )
         require(
-            len(set(self.domains)) == len(self.domains) <= self.domain_slots,
-            f"domains must be distinct and at most {self.domain_slots}, got {self.domains}",
+            len(set(self.domains)) == len(self.domains) < self.domain_slots,
+            "domains must be distinct and fewer than domain_slots, since one slot stands for any "
+            f"domain, got {', '.join(self.domains)} with {self.domain_slots} slots",
         )
 
     @property
@@ -58,6 +59,22 @@ class Vocabulary:
     def code_offsets(self) -> tuple[int, ...]:
         """Token id of code 0 at each position, (L,)."""
         return (_SPECIAL, *[_SPECIAL + self.root_size] * (self.code_length - 1))
+
+    @property
+    def first_domain(self) -> int:
+        """The token of the first domain; all from here on are domain tokens."""
+        return self.size - self.domain_slots
+
+    @property
+    def any_domain(self) -> int:
+        """The token that stands for any domain, also for one that was never trained on."""
+        return self.size - 1
+
+    def with_domain(self, domain: str) -> "Vocabulary":
+        """The same vocabulary, which also knows `domain`; no token changes its meaning."""
+        if domain in self.domains:
+            return self
+        return dataclasses.replace(self, domains=(*self.domains, domain))
 
     def to_tokens(self, codes: Tensor) -> Tensor:
         """Token ids of codes. Shapes: (N, L) → (N, L), int64.
@@ -89,4 +106,4 @@ class Vocabulary:
                 f"domain {domain!r} is unknown here; known: {', '.join(self.domains) or 'none'}; "
                 "train or adapt the recommender on it first"
             )
-        return _SPECIAL + self.root_size + self.leaf_size + self.domains.index(domain)
+        return self.first_domain + self.domains.index(domain)

@@ -1,5 +1,6 @@
-"""One HTML file that tells everything about a run, to keep, print or send."""
+"""One HTML file that tells everything about a run or a comparison, to keep, print or send."""
 
+from utgrec.report.comparison import write_comparison
 from utgrec.report.write import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

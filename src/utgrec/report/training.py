@@ -33,7 +33,8 @@ class Training(NamedTuple):
 def tokenizer_training(source: RunSource) -> Training:
     """One chart per loss: they have different units."""
     rows = _of_kind(read_losses(source.folder.tokenizer, source.tokenizer), "loss")
-    warmup = source.plan.recipe.tokenizer.quantizer.warmup_steps
+    # As this tokenizer was trained: one that went on from another has no warm-up.
+    warmup = source.tokenizer.config["quantizer"]["warmup_steps"]
     facts = source.tokenizer.facts
     series = _series(rows)
     # Until warm-up ends the states are not quantised, so the losses jump there.

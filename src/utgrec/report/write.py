@@ -44,7 +44,7 @@ def write_report(
     require(example_users >= 0, f"example_users must be at least 0, got {example_users}")
     source = open_run(Path(run))
     galleries = [Gallery(domain.coded.catalog) for domain in source.domains]
-    page = _template().render(
+    page = find_template("report.html.j2").render(
         title=source.folder.path.resolve().name,
         recipe=source.plan.recipe.name,
         version=source.recommender.package_version,
@@ -79,7 +79,8 @@ def write_report(
     return target
 
 
-def _template() -> "Template":
+def find_template(name: str) -> "Template":
+    """A template of the report's, with its filters; all that it prints is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -98,7 +99,7 @@ def _template() -> "Template":
         "metric": metric_name,
     }
     environment.filters.update(filters)
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def figure(value: float, digits: int = 4) -> str:

@@ -31,6 +31,7 @@ class Prompts(NamedTuple):
     lengths: Tensor  # (B,), tokens that are not padding, the L code queries included
     picture: Tensor  # (B, S), bool, where picture features stand
     features: Tensor  # (M, H), picture features of the batch in reading order
+    summary: Tensor  # (B, F), see features.py
 
 
 class PictureFeatures(NamedTuple):
@@ -109,11 +110,11 @@ class Backbone(nn.Module):
         )
 
     def forward(self, prompts: Prompts, queries: Tensor) -> Tensor:
-        """Hidden states of the code queries. Shapes: prompts, (L, H) → (B, L, H)."""
+        """Hidden states of the code queries. Shapes: prompts, (B, L, H) or (L, H) → (B, L, H)."""
         model: Any = self.model
         embedded = model.language_model.embed_tokens(prompts.tokens)  # (B, S, H)
         embedded[prompts.picture] = prompts.features.to(embedded.dtype)
-        length = len(queries)
+        length = queries.shape[-2]
         places = prompts.lengths[:, None] - length + torch.arange(length)  # (B, L)
         rows = torch.arange(len(places))[:, None]
         embedded[rows, places] = queries.to(embedded.dtype)

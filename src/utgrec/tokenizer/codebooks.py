@@ -29,6 +29,10 @@ class Codebook(nn.Module, ABC):
     def replace(self, codes: Tensor, vectors: Tensor) -> None:
         """Give some codes new vectors. Shapes: (M,), (M, D)."""
 
+    def settle(self, vectors: Tensor, points: Tensor) -> None:
+        """Move to these vectors, (K, D), which stand for so many points each, (K,)."""
+        self.place(vectors)
+
     def loss(self, steps: Tensor, chosen: Tensor) -> Tensor:
         """Pull the chosen code vectors to the steps. Shapes: (M, D), (M, D) → scalar."""
         return F.mse_loss(chosen, steps.detach())
@@ -61,6 +65,22 @@ class SimVQCodebook(Codebook):
         # lets code vectors follow states that move GAIN times as fast.
         self.basis.copy_(vectors / GAIN)
         self.projection.weight.copy_(GAIN * torch.eye(vectors.shape[1]))
+
+    @torch.no_grad()
+    def settle(self, vectors: Tensor, points: Tensor) -> None:
+        """Move to these vectors, (K, D), or with a frozen basis as near as a projection gets.
+
+        The projection is the least-squares one, weighted by points (K,), held to the one before by
+        as much as one point in a hundred weighs.
+        """
+        if self.basis.requires_grad:
+            self.place(vectors)
+            return
+        weighted = self.basis.double() * points[:, None]  # (K, D)
+        held = 0.01 * float(points.sum()) * self.basis.double().square().mean()
+        inner = weighted.T @ self.basis.double() + held * torch.eye(self.basis.shape[1]).double()
+        outer = weighted.T @ vectors.double() + held * self.projection.weight.T.double()
+        self.projection.weight.copy_(torch.linalg.solve(inner, outer).T)
 
     @torch.no_grad()
     def replace(self, codes: Tensor, vectors: Tensor) -> None:

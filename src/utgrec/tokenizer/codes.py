@@ -47,14 +47,13 @@ def assign_domain(
     def make(work: Workspace) -> StageResult:
         item_tokenizer = ItemTokenizer.from_pretrained(tokenizer)
         catalog = domain.catalog
-        states = item_tokenizer.states(
-            item_tokenizer.read(catalog.texts, catalog.images, progress), progress
-        )
+        split = leave_one_out(domain)
+        items = item_tokenizer.read(catalog.texts, catalog.images, progress)
+        states = item_tokenizer.states(item_tokenizer.add_company(items, split), progress)
         quantizer = item_tokenizer.model.quantizer
         assignment = assign_codes(states, catalog.item_ids, quantizer)
-        config = item_tokenizer.config.quantizer
-        sizes = (config.root_size, *[config.leaf_size] * (config.code_length - 1))
-        neighbours = find_neighbours(leave_one_out(domain), len(catalog))
+        sizes = item_tokenizer.config.quantizer.code_sizes
+        neighbours = find_neighbours(split, len(catalog))
         report = report_codes(assignment, neighbours, sizes)
         pq.write_table(_table(catalog, assignment), work.folder / "codes.parquet")
         pq.write_table(catalog.table, work.folder / "items.parquet", compression="zstd")

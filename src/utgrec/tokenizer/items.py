@@ -36,9 +36,14 @@ class ItemInputs(NamedTuple):
     latents: Tensor  # (pictures, G, C)
     latent_rows: npt.NDArray[np.int64]  # (N,), into latents; -1 without picture
     unreadable: list[int]  # items whose picture could not be read: they go by their words
+    summary: Tensor  # (N, F), contents and company, see features.py
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def with_summary(self, summary: Tensor) -> "ItemInputs":
+        """The same items with other features, (N, F)."""
+        return ItemInputs(**{**self._asdict(), "summary": summary})
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -95,6 +100,25 @@ def read_items(
         latents=torch.cat(latents) if latents else empty_latents,
         latent_rows=latent_rows,
         unreadable=unreadable,
+        summary=torch.zeros(count, 4 * width),
+    )
+
+
+def read_contents(items: ItemInputs, embeddings: Tensor) -> Tensor:
+    """The mean word vector and the mean picture feature of every item, zeros for none: (N, 2H)."""
+
+    def means(values: Tensor, lengths: npt.NDArray[np.int64]) -> Tensor:
+        owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
+        sums = torch.zeros(len(lengths), embeddings.shape[1]).index_add_(0, owner, values)
+        return sums / torch.from_numpy(lengths).clamp(min=1)[:, None]
+
+    words = torch.from_numpy(np.concatenate([*items.words, np.zeros(0, np.int64)]))
+    return torch.cat(
+        [
+            means(embeddings[words], np.array([len(ids) for ids in items.words])),
+            means(items.features, np.diff(items.feature_offsets)),
+        ],
+        dim=1,
     )
 
 
@@ -122,6 +146,7 @@ def build_prompts(
         lengths=torch.from_numpy(lengths),
         picture=torch.from_numpy(picture),
         features=torch.cat(pieces),
+        summary=items.summary[torch.from_numpy(rows)],
     )
 
 

@@ -12,10 +12,15 @@ from utgrec.config import require
 from utgrec.tokenizer.alignment import alignment_loss
 from utgrec.tokenizer.backbone import Backbone, Prompts
 from utgrec.tokenizer.batches import TokenizerBatch
+from utgrec.tokenizer.company import CompanyConfig
 from utgrec.tokenizer.diffusion import DiffusionHead
+from utgrec.tokenizer.features import ItemFeatures
 from utgrec.tokenizer.latents import LatentsConfig
 from utgrec.tokenizer.quantizer import QuantizerConfig, TreeQuantizer
 from utgrec.tokenizer.reconstruction import ImageDecoder, TextDecoder
+
+# How loud the backbone's part of a state is at the start, as a share of torch's own choice.
+BACKBONE_START = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,12 +82,14 @@ class Standardize(nn.Module):
 
     mean: Tensor
     variance: Tensor
+    batches: Tensor
 
     def __init__(self, length: int, dim: int, momentum: float = 0.05) -> None:
         super().__init__()
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(length, dim))
         self.register_buffer("variance", torch.ones(length, 1))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, states: Tensor) -> Tensor:
         """Shapes: (B, L, D) → (B, L, D)."""
@@ -91,9 +98,23 @@ class Standardize(nn.Module):
         mean = states.mean(dim=0)  # (L, D)
         variance = (states - mean).square().mean(dim=(0, 2))[:, None]  # (L, 1)
         with torch.no_grad():
-            self.mean.lerp_(mean, self.momentum)
-            self.variance.lerp_(variance, self.momentum)
+            self.batches += 1
+            # The plain mean of the first batches: what the buffers start from carries no weight.
+            share = max(self.momentum, 1 / int(self.batches))
+            self.mean.lerp_(mean, share)
+            self.variance.lerp_(variance, share)
         return (states - mean) * (variance + 1e-8).rsqrt()
+
+    @torch.no_grad()
+    def refit(self, standardized: Tensor) -> None:
+        """Measure mean and scale anew on what this made of some items. Shapes: (N, L, D)."""
+        if len(standardized) < 2:  # one item alone has no variance
+            return
+        scale = (self.variance + 1e-8).sqrt()  # (L, 1)
+        mean = standardized.mean(dim=0)  # (L, D)
+        spread = (standardized - mean).square().mean(dim=(0, 2))[:, None]  # (L, 1)
+        self.mean.add_(mean * scale)
+        self.variance.copy_(spread * scale.square())
 
 
 class TokenizerModel(nn.Module):
@@ -106,6 +127,7 @@ class TokenizerModel(nn.Module):
         heads: HeadsConfig,
         latents: LatentsConfig,
         weights: LossWeights,
+        company: CompanyConfig,
     ) -> None:
         super().__init__()
         self.weights = weights
@@ -115,12 +137,17 @@ class TokenizerModel(nn.Module):
         # Quieter than words: what queries read of the item is most of their state from the start.
         scale = 0.5 * float(backbone.embeddings.detach().std())
         self.queries = nn.Parameter(torch.randn(length, hidden) * scale)  # (L, H)
+        self.features = ItemFeatures(company, backbone.embeddings, length, dim)
         self.projection = nn.Sequential(
             nn.Linear(hidden, heads.projection_width),
             nn.GELU(),
             nn.Dropout(heads.dropout),
             nn.Linear(heads.projection_width, dim),
         )
+        # States begin as closed-form features; what the backbone adds starts small and grows.
+        with torch.no_grad():
+            for parameter in self.projection[-1].parameters():
+                parameter.mul_(BACKBONE_START)
         # What all items share dwarfs what tells them apart, above all with a backbone that starts
         # at random; standardised states cannot collapse into one point.
         self.standardize = Standardize(length, dim)
@@ -141,8 +168,10 @@ class TokenizerModel(nn.Module):
 
     def states(self, prompts: Prompts) -> Tensor:
         """Projected hidden states of the code queries, before quantisation: (B, L, D)."""
-        projected = self.projection(self.backbone(prompts, self.queries))
-        out: Tensor = self.standardize(projected.float())
+        summary = self.features.hide_company(prompts.summary)
+        queries = self.queries + self.features.queries(summary)  # (B, L, H)
+        projected = self.projection(self.backbone(prompts, queries)).float()
+        out: Tensor = self.standardize(self.features.states(summary) + projected)
         return out
 
     def forward(self, batch: TokenizerBatch) -> dict[str, Tensor]:

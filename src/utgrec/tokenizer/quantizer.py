@@ -1,6 +1,7 @@
 """Turn item states into codes, and codes back into vectors.
 
 A *root* codebook quantises the first step, one *leaf* codebook all later ones (paper §3.2).
+Without a tree both are one codebook.
 
 Shapes: B items · L codes per item · D code dimension · K codebook entries · M points.
 """
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utgrec.config import require
-from utgrec.tokenizer.codebooks import CODEBOOKS, Codebook
+from utgrec.tokenizer.codebooks import CODEBOOKS, Codebook, SimVQCodebook
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,12 @@ class QuantizerConfig:
     """After the warm-up, place the code vectors on states seen in it, instead of at random."""
     revive_every: int = 50
     """Optimiser steps after which codes that nothing chose get a state as vector; 0 = never."""
+    settle_rounds: int = 12
+    """Rounds of k-means over all items after training; 0 leaves the codes as trained."""
+    tree: bool = True
+    """Whether the first code has a codebook of its own; otherwise all positions share one."""
+    freeze_basis: bool = False
+    """Whether the basis of simvq codebooks stays as it is and only its projection is trained."""
 
     def __post_init__(self) -> None:
         require(self.kind in CODEBOOKS, f"kind is one of {', '.join(CODEBOOKS)}, got {self.kind!r}")
@@ -49,6 +56,25 @@ class QuantizerConfig:
         require(self.dim >= 1, f"dim must be at least 1, got {self.dim}")
         require(self.warmup_steps >= 0, f"warmup_steps is at least 0, got {self.warmup_steps}")
         require(self.revive_every >= 0, f"revive_every is at least 0, got {self.revive_every}")
+        require(self.settle_rounds >= 0, f"settle_rounds is at least 0, got {self.settle_rounds}")
+        require(
+            self.tree or self.root_size == self.leaf_size,
+            "without a tree all positions share one codebook, so root_size and leaf_size must be "
+            f"equal, got {self.root_size} and {self.leaf_size}",
+        )
+        # Both would write new vectors into the basis.
+        require(
+            not self.freeze_basis
+            or (self.kind == "simvq" and not self.start_from_states and self.revive_every == 0),
+            "a frozen basis needs kind='simvq', start_from_states=False and revive_every=0, got "
+            f"kind={self.kind!r}, start_from_states={self.start_from_states}, "
+            f"revive_every={self.revive_every}",
+        )
+
+    @property
+    def code_sizes(self) -> tuple[int, ...]:
+        """Entries of the codebook of each position, (L,)."""
+        return (self.root_size, *[self.leaf_size] * (self.code_length - 1))
 
 
 class Quantized(NamedTuple):
@@ -81,7 +107,11 @@ class TreeQuantizer(nn.Module):
         self.config = config
         kind = CODEBOOKS[config.kind]
         self.root: Codebook = kind(config.root_size, config.dim)
-        self.leaf: Codebook = kind(config.leaf_size, config.dim)
+        self.leaf: Codebook = kind(config.leaf_size, config.dim) if config.tree else self.root
+        if config.freeze_basis:
+            for book in (self.root, self.leaf):
+                assert isinstance(book, SimVQCodebook)
+                book.basis.requires_grad_(False)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         # The newest states seen in training: enough to give every leaf one of its own.
         keep = 4 * max(config.root_size, config.leaf_size)
@@ -148,17 +178,36 @@ class TreeQuantizer(nn.Module):
         if after == 0 and config.start_from_states:
             self.root.place(_spread(seen[:, 0], config.root_size))
             # Later positions see what the earlier ones leave, so they are placed one by one.
+            first = 1 if config.tree else 0
             for place in range(1, seen.shape[1]):
-                steps = self.to_steps(seen)[:, 1 : place + 1]
+                steps = self.to_steps(seen)[:, first : place + 1]
                 self.leaf.place(_spread(steps.flatten(0, 1), config.leaf_size))
         elif config.revive_every and after > 0 and after % config.revive_every == 0:
             steps = self.to_steps(seen)
-            _revive(self.root, self.root_chosen, steps[:, 0])
-            _revive(self.leaf, self.leaf_chosen, steps[:, 1:].flatten(0, 1))
+            if config.tree:
+                _revive(self.root, self.root_chosen, steps[:, 0])
+                _revive(self.leaf, self.leaf_chosen, steps[:, 1:].flatten(0, 1))
+            else:
+                _revive(self.root, self.root_chosen | self.leaf_chosen, steps.flatten(0, 1))
         elif after > 0:
             return
         self.root_chosen.zero_()
         self.leaf_chosen.zero_()
+
+    @torch.no_grad()
+    def settle(self, states: Tensor) -> None:
+        """After training, move every code vector to the middle of what it stands for: k-means.
+
+        In training a codebook runs after states that move; once they rest, a few rounds over all
+        items find codes that lose much less (docs/tokenizer.md has figures). The leaf serves all
+        later positions at once, each with what the codes before it leave. Vectors of a frozen basis
+        only move together, through the projection. Shape: (M, L, D).
+        """
+        states, first = states.float(), 1 if self.config.tree else 0
+        for _ in range(self.config.settle_rounds if self.config.tree else 0):
+            _settle(self.root, states[:, 0])
+        for _ in range(self.config.settle_rounds):
+            _settle(self.leaf, self.to_steps(states)[:, first:].flatten(0, 1))
 
     def count_step(self) -> None:
         """Note that a training step was taken."""
@@ -199,6 +248,29 @@ def _revive(book: Codebook, chosen: Tensor, points: Tensor) -> None:
         return
     error = squared_distances(points, book.vectors).min(dim=-1).values.clamp(min=1e-12)  # (M,)
     book.replace(dead, points[torch.multinomial(error, len(dead))])
+
+
+def _settle(book: Codebook, points: Tensor) -> None:
+    """One round of k-means. A code without points moves to a badly served one, where it may.
+
+    Shape: (M, D).
+    """
+    centres = book.vectors.clone()
+    nearest, error = _nearest_centre(points, centres)
+    sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+    sizes = torch.bincount(nearest, minlength=len(centres))
+    taken = sizes > 0
+    centres[taken] = sums[taken] / sizes[taken, None]
+    # The worst points first, each once, so that the result does not hang on chance.
+    empty = torch.nonzero(~taken).squeeze(1)[: len(points)]
+    centres[empty] = points[error.argsort(descending=True, stable=True)[: len(empty)]]
+    book.settle(centres, sizes)
+
+
+def _nearest_centre(points: Tensor, centres: Tensor, at_once: int = 4096) -> tuple[Tensor, Tensor]:
+    """Nearest centre of every point and the squared distance to it. (M, D), (K, D) → (M,) twice."""
+    found = [squared_distances(part, centres).min(dim=-1) for part in torch.split(points, at_once)]
+    return torch.cat([part.indices for part in found]), torch.cat([part.values for part in found])
 
 
 def _spread(points: Tensor, count: int, rounds: int = 10) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from utgrec.config import require
 from utgrec.tokenizer.backbone import WITH_IMAGE, WITHOUT_IMAGE
+from utgrec.tokenizer.spectral import leading_directions
 
 Floats = npt.NDArray[np.float64]
 
@@ -207,7 +208,7 @@ def _start_from_topics(embeddings: Tensor, documents: Sequence[Sequence[int]]) -
     weighted = counts.multiply(idf).tocsr()
     lengths_l2 = np.sqrt(weighted.multiply(weighted).sum(axis=1)).A1
     weighted = sparse.diags(1 / np.maximum(lengths_l2, 1e-9)) @ weighted
-    vectors, strengths = _leading_directions(weighted, rank)
+    vectors, strengths = leading_directions(weighted, rank)
     # The root of the strengths: neither all topics equal nor the first one alone.
     topics = vectors * np.sqrt(strengths)  # (V, rank)
     largest = np.abs(topics).argmax(axis=0)
@@ -223,24 +224,3 @@ def _start_from_topics(embeddings: Tensor, documents: Sequence[Sequence[int]]) -
         placed = torch.zeros(len(known), width)
         placed[:, :rank] = torch.from_numpy(topics[known.numpy()]).float()
         embeddings[known] = 0.7 * typical * (placed + shared)
-
-
-def _leading_directions(matrix: Any, rank: int) -> tuple[Floats, Floats]:
-    """The leading right singular vectors of a sparse matrix, and their singular values.
-
-    Block Krylov iteration from a seeded start. ARPACK draws unseeded vectors where a matrix has
-    fewer directions than are asked for, as small catalogues with repeated texts have, and equal
-    runs would differ. Shapes: (documents, V) → (V, rank), (rank,), the strongest first.
-    """
-    columns = min(rank + 10, *matrix.shape)
-    block = np.random.default_rng(0).standard_normal((matrix.shape[1], columns))
-    for _ in range(2):
-        blocks = [np.linalg.qr(block)[0]]
-        for _ in range(3):
-            blocks.append(np.linalg.qr(matrix.T @ (matrix @ blocks[-1]))[0])
-        basis = np.linalg.qr(np.concatenate(blocks, axis=1))[0]
-        seen = matrix @ basis
-        squares, turn = np.linalg.eigh(seen.T @ seen)  # ascending
-        block = basis @ turn[:, ::-1][:, :columns]
-    strengths = np.sqrt(np.maximum(squares[::-1][:rank], 0))
-    return block[:, :rank], strengths

@@ -17,13 +17,15 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import require, to_dict
 from utgrec.data.neighbours import Neighbours, find_neighbours, join
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import Split, leave_one_out
 from utgrec.errors import BadImage
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.backbone import Backbone, open_picture
 from utgrec.tokenizer.batches import PairBatches, TokenizerBatch
-from utgrec.tokenizer.items import ItemInputs, read_items
+from utgrec.tokenizer.company import company_directions
+from utgrec.tokenizer.features import ItemFeatures
+from utgrec.tokenizer.items import ItemInputs, read_contents, read_items
 from utgrec.tokenizer.latents import PatchPCA
 from utgrec.tokenizer.pretrained import STAGE, ItemTokenizer, TokenizerConfig, create_model
 from utgrec.tokenizer.tiny import create_tiny_backbone
@@ -33,20 +35,34 @@ log = logging.getLogger(__name__)
 
 
 def train_tokenizer(
-    domains: Sequence[Domain], config: TokenizerConfig, out: Path, progress: Progress = silent
+    domains: Sequence[Domain],
+    config: TokenizerConfig,
+    out: Path,
+    progress: Progress = silent,
+    *,
+    start: Path | None = None,
 ) -> storage.Manifest:
     """Train a tokenizer over all items of several domains and write its folder.
 
+    Args:
+        start: a finished tokenizer to go on from, instead of a new backbone and new heads. Its
+            vocabulary, vision tower and picture latents stay as they are, since trained weights
+            read and write them; the mean and the scale of states are measured anew.
+
     Raises:
-        SettingsMismatch: `out`, or the checkpoint beside it, was made with other settings.
+        SettingsMismatch: `out`, or the checkpoint beside it, was made with other settings; or
+            `start` is another network or has other codes.
         TrainingError: a loss is not finite.
     """
     require(len(domains) > 0, "a tokenizer needs at least one domain, got none")
+    inputs = {f"domain {domain.name}": domain.fingerprint for domain in domains}
+    if start is not None:
+        inputs["start"] = storage.read_manifest(start, STAGE).fingerprint
 
     def make(work: Workspace) -> StageResult:
-        return _make(domains, config, work, progress)
+        return _make(domains, config, inputs, start, work, progress)
 
-    return run_stage(out, stage=STAGE, config=to_dict(config), inputs=_inputs(domains), make=make)
+    return run_stage(out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make)
 
 
 class _Pool(NamedTuple):
@@ -57,22 +73,28 @@ class _Pool(NamedTuple):
     pictures: list[Path | None]
     trained: npt.NDArray[np.int64]  # items that occur in training histories
     neighbours: Neighbours
+    splits: list[Split]
+    sizes: list[int]  # items of each domain
 
 
 def _make(
-    domains: Sequence[Domain], config: TokenizerConfig, work: Workspace, progress: Progress
+    domains: Sequence[Domain],
+    config: TokenizerConfig,
+    inputs: dict[str, str],
+    start: Path | None,
+    work: Workspace,
+    progress: Progress,
 ) -> StageResult:
     pool = _pool(domains)
-    sample = _sample_pictures(pool, config.latents.fit_pictures)
-    backbone_folder = work.checkpoints / "backbone"
-    if not backbone_folder.is_dir():
-        with storage.new_folder(backbone_folder) as partial:
-            words = [pool.texts[index] for index in pool.trained]
-            create_tiny_backbone(partial, words, sample, config.backbone)
-    codec = PatchPCA.fit(sample, config.latents)
-    torch.manual_seed(config.trainer.seed)
-    model = create_model(backbone_folder, config)
+    if start is None:
+        tokenizer = _create(pool, config, work)
+    else:
+        tokenizer = ItemTokenizer.from_pretrained(start, config)
+    model, codec = tokenizer.model, tokenizer.codec
     items = _read(pool, model.backbone, codec, config, progress)
+    items = _summarize(items, pool, model.features, fit=start is None)
+    if start is not None:
+        tokenizer.refit_statistics(items, progress)
     batches = PairBatches(
         items,
         pool.neighbours,
@@ -91,12 +113,15 @@ def _make(
         batch=batches,
         config=config.trainer,
         work=work.checkpoints / "training",
-        inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), _inputs(domains))},
+        inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), inputs)},
         describe=describe,
         progress=progress,
         title="Training the tokenizer",
     )
-    ItemTokenizer(model, codec, config).save(work.folder)
+    if config.quantizer.settle_rounds:
+        states = tokenizer.states(items, progress, rows=pool.trained)
+        model.quantizer.settle(states[torch.from_numpy(pool.trained)])
+    tokenizer.save(work.folder)
     write_losses(work.folder / "losses.jsonl", trained)
     facts = {
         "domains": [domain.name for domain in domains],
@@ -109,24 +134,35 @@ def _make(
     return StageResult(facts, trained.earlier_s)
 
 
-def _inputs(domains: Sequence[Domain]) -> dict[str, str]:
-    return {f"domain {domain.name}": domain.fingerprint for domain in domains}
+def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokenizer:
+    """A tokenizer that knows nothing yet but the words and patches of its items."""
+    sample = _sample_pictures(pool, config.latents.fit_pictures)
+    backbone_folder = work.checkpoints / "backbone"
+    if not backbone_folder.is_dir():
+        with storage.new_folder(backbone_folder) as partial:
+            words = [pool.texts[index] for index in pool.trained]
+            create_tiny_backbone(partial, words, sample, config.backbone)
+    codec = PatchPCA.fit(sample, config.latents)
+    torch.manual_seed(config.trainer.seed)
+    return ItemTokenizer(create_model(backbone_folder, config), codec, config)
 
 
 def _pool(domains: Sequence[Domain]) -> _Pool:
     item_ids: list[str] = []
     texts: list[str] = []
     pictures: list[Path | None] = []
-    trained, graphs, start = [], [], 0
+    trained, graphs, splits, sizes, start = [], [], [], [], 0
     for domain in domains:
         split = leave_one_out(domain)
         trained.append(np.unique(split.train).astype(np.int64) + start)
         graphs.append(find_neighbours(split, len(domain.catalog)))
+        splits.append(split)
+        sizes.append(len(domain.catalog))
         item_ids += domain.catalog.item_ids
         texts += domain.catalog.texts
         pictures += domain.catalog.images
         start += len(domain.catalog)
-    return _Pool(item_ids, texts, pictures, np.concatenate(trained), join(graphs))
+    return _Pool(item_ids, texts, pictures, np.concatenate(trained), join(graphs), splits, sizes)
 
 
 def _read(
@@ -135,6 +171,23 @@ def _read(
     return read_items(
         pool.texts, pool.pictures, backbone, codec, config.heads.max_text_tokens, progress
     )
+
+
+def _summarize(items: ItemInputs, pool: _Pool, features: ItemFeatures, *, fit: bool) -> ItemInputs:
+    """Give all items their features, fitted on them first if `fit`."""
+    contents = read_contents(items, features.words)
+    if fit:
+        features.fit_contents(contents[torch.from_numpy(pool.trained)])
+    parts = zip(torch.split(contents, pool.sizes), pool.splits, strict=True)
+    summary = torch.cat(
+        [
+            features.vectors(part, company_directions(split, len(part), features.config))
+            for part, split in parts
+        ]
+    )
+    if fit:
+        features.fit_states(summary[torch.from_numpy(pool.trained)])
+    return items.with_summary(summary)
 
 
 def _sample_pictures(pool: _Pool, count: int) -> list[Image.Image]:

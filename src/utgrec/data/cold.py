@@ -1,0 +1,167 @@
+"""Make items cold on purpose: a derived domain in which a share of the items is in no training.
+
+Shops get new items every day, and a log that was split user by user has next to none: what is a
+test item of one user is a training item of others. Here a seeded share of the items is held out.
+Every interaction with such an item is taken away, except where it is a user's last one: there it
+becomes the test item under the usual leave-one-out split. All stages work on the derived folder as
+on any other; the catalogue stays whole, so that held-out items can be recommended.
+
+Shapes: N items · I interactions · U users.
+"""
+
+import os
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from utgrec import storage
+from utgrec.catalog import DOMAIN_MANIFEST, Domain, write_domain
+from utgrec.config import require
+from utgrec.errors import EmptyDomain, SettingsMismatch, StorageError
+
+SUFFIX = "-cold"
+SHORTEST = 3  # interactions that leave-one-out needs to hold out a test item
+
+
+class HeldOut(NamedTuple):
+    """What is held out of a log, and what stays."""
+
+    items: npt.NDArray[np.int64]  # indices of the held-out items, ascending
+    keep: npt.NDArray[np.bool_]  # (I,), interactions that stay
+    cold_targets: int  # users whose test item is a held-out one
+
+
+def hold_out_items(domain_folder: Path, share: float, seed: int, out: Path) -> storage.Manifest:
+    """Write a derived domain folder, named NAME-cold, in which some items are in no training.
+
+    A finished folder made from the same things is left as it is. Pictures are hard links where the
+    file system allows them, else copies. An oracle is not taken over: it knows another log.
+
+    Args:
+        share: share of the items that occur in the log, in (0, 1).
+        seed: draws the items.
+
+    Returns:
+        The manifest; its fact `cold` counts what was held out and removed.
+
+    Raises:
+        BadConfig: a share outside (0, 1), or one that gives no item at all.
+        EmptyDomain: no user's last item is among those held out, so there is nothing to measure.
+        SettingsMismatch: `out` was made with other settings or from another domain.
+        StorageError: `out` holds something else, or is the domain itself.
+    """
+    domain = Domain.open(domain_folder)
+    held = choose_items(domain, share, seed)
+    config = {"share": share, "seed": seed}
+    inputs = {f"domain {domain.name}": domain.fingerprint}
+    found = _finished(Path(domain_folder), out, config, inputs)
+    if found is not None:
+        return found
+    user = np.repeat(np.arange(domain.user_count), np.diff(domain.offsets))[held.keep]
+    interactions = pa.table(
+        {
+            "user": user.astype(np.int32),
+            "item": domain.items[held.keep],
+            "timestamp": domain.timestamps[held.keep],
+        }
+    )
+    base = domain.manifest.facts if domain.manifest is not None else {}
+    facts: dict[str, Any] = {
+        name: value for name, value in base.items() if name not in ("name", "counts")
+    }
+    facts["cold"] = {
+        "of": domain.name,
+        **config,
+        "items": len(held.items),
+        "interactions_removed": int((~held.keep).sum()),
+        "users_with_cold_target": held.cold_targets,
+    }
+    with storage.new_folder(out) as folder:
+        _link_pictures(domain, folder)
+        return write_domain(
+            folder,
+            name=domain.name + SUFFIX,
+            items=domain.catalog.table,
+            user_ids=domain.user_ids,
+            interactions=interactions,
+            config=config,
+            inputs=inputs,
+            facts=facts,
+        )
+
+
+def choose_items(domain: Domain, share: float, seed: int) -> HeldOut:
+    """Draw the items, and say which interactions stay.
+
+    A user who would be left with fewer than 3 interactions is training only, so their last one goes
+    too if it is with a held-out item.
+
+    Raises:
+        BadConfig: a share outside (0, 1), or one that gives no item.
+        EmptyDomain: no user's last item is among those held out.
+    """
+    require(
+        isinstance(share, (int, float)) and 0 < share < 1,
+        f"the share of cold items must be between 0 and 1, both excluded, got {share!r}",
+    )
+    taken = np.unique(domain.items).astype(np.int64)
+    count = round(share * len(taken))
+    require(
+        0 < count < len(taken),
+        f"a share of {share} of {len(taken)} items that occur in the log of {domain.name} is "
+        f"{count}; give a share that holds out at least one item and leaves one",
+    )
+    rng = np.random.default_rng([seed, 3])
+    items = np.sort(rng.choice(taken, count, replace=False))
+    is_held = np.zeros(len(domain.catalog), dtype=np.bool_)
+    is_held[items] = True
+    held = is_held[domain.items]  # (I,)
+    user = np.repeat(np.arange(domain.user_count), np.diff(domain.offsets))  # (I,)
+    left = np.bincount(user[~held], minlength=domain.user_count)  # (U,)
+    last = np.zeros(len(held), dtype=np.bool_)
+    last[domain.offsets[1:][np.diff(domain.offsets) > 0] - 1] = True
+    target = held & last & (left[user] + 1 >= SHORTEST)
+    if not target.any():
+        raise EmptyDomain(
+            f"none of the {domain.user_count} users of {domain.name} ends with one of the {count} "
+            f"held-out items (share {share}, seed {seed}); give a larger share or another seed"
+        )
+    return HeldOut(items, ~held | target, int(target.sum()))
+
+
+def _finished(
+    source: Path, out: Path, config: dict[str, Any], inputs: dict[str, str]
+) -> storage.Manifest | None:
+    """The derived domain that is already at `out`; None if there is none."""
+    if source.resolve() == out.resolve():
+        raise StorageError(f"{out} is the domain itself; write the derived one to another folder")
+    found = storage.find_manifest(out, "domain", DOMAIN_MANIFEST)
+    if found is None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise StorageError(f"{out} exists and is no domain folder; choose another folder")
+        return None
+    if found.config != config or found.inputs != inputs:
+        raise SettingsMismatch(
+            f"{out} was derived otherwise (from {', '.join(found.inputs)}, {found.config}; asked "
+            f"for {', '.join(inputs)}, {config}); choose another folder, or remove this one"
+        )
+    return found
+
+
+def _link_pictures(domain: Domain, folder: Path) -> None:
+    """The catalogue's picture files under the same relative names."""
+    names = {name for name in domain.catalog.table.column("image").to_pylist() if name}
+    for name in sorted(names):
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or domain.folder is None:
+            continue  # it is found from anywhere
+        target = folder / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(domain.folder / relative, target)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(domain.folder / relative, target)

@@ -1,0 +1,46 @@
+"""Use a tokenizer in a domain that it has never been trained on.
+
+Not one weight moves. Only the mean and the scale of states are measured anew on the domain's own
+catalogue, as a training batch would do: what all items of a shop share tells none of them apart.
+Training histories are read for one thing, the company that items keep, which is a closed form.
+"""
+
+from pathlib import Path
+
+from utgrec import storage
+from utgrec.catalog import Domain
+from utgrec.data.split import leave_one_out
+from utgrec.progress import Progress, silent
+from utgrec.stages import StageResult, Workspace, run_stage
+from utgrec.tokenizer.pretrained import STAGE, ItemTokenizer
+
+
+def lend_tokenizer(
+    start: Path, domain: Domain, out: Path, progress: Progress = silent
+) -> storage.Manifest:
+    """A tokenizer stage for `domain` out of a finished one, without any training.
+
+    Raises:
+        MissingStage, FormatVersionError, CorruptFile: `start` cannot be used.
+        SettingsMismatch: `out` was made from something else.
+    """
+    made_by = storage.read_manifest(start, STAGE)
+    inputs = {f"domain {domain.name}": domain.fingerprint, "start": made_by.fingerprint}
+
+    def make(work: Workspace) -> StageResult:
+        tokenizer = ItemTokenizer.from_pretrained(start)
+        items = tokenizer.read(domain.catalog.texts, domain.catalog.images, progress)
+        items = tokenizer.add_company(items, leave_one_out(domain))
+        tokenizer.refit_statistics(items, progress)
+        tokenizer.save(work.folder)
+        facts = {
+            "domains": [domain.name],
+            "items_trained": 0,
+            "steps": 0,
+            "epochs": 0.0,
+            "parameters_trained": 0,
+            "unreadable_pictures": [domain.catalog.item_ids[row] for row in items.unreadable],
+        }
+        return StageResult(facts)
+
+    return run_stage(out, stage=STAGE, config=made_by.config, inputs=inputs, make=make)
