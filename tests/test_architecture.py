@@ -274,7 +274,8 @@ def test_training_and_inference_need_no_preparation_libraries():
         + """
     import importlib
     parts = ("training", "tokenizer", "recommender", "decoding", "evaluation", "recipes", "runs",
-             "comparison", "loaded", "report", "data.split", "data.neighbours", "stages", "catalog")
+             "comparison", "loaded", "report", "data.split", "data.neighbours", "stages", "catalog",
+             "serving.changes", "serving.service", "serving.keys")
     names = [name for name in {names!r} if name.startswith(tuple("utgrec." + p for p in parts))]
     assert len(names) > 40, names
     for name in names:

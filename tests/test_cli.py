@@ -145,6 +145,14 @@ def test_the_commands():
         "tokenizer train",
         "tokenizer assign",
         "recommender train",
+        "catalog add",
+        "catalog replace",
+        "catalog remove",
+        "catalog list",
+        "catalog activate",
+        "catalog rollback",
+        "serve",
+        "key add",
     }
 
 

@@ -12,6 +12,7 @@ UTGRecError
 │   ├── FormatVersionError written by another format version
 │   ├── SettingsMismatch   finished, but with other settings or from other input
 │   └── CorruptFile        a file is not the one its manifest names
+├── Overloaded             more requests than can be answered in time; try again later
 ├── TrainingError          training cannot go on (a loss that is not finite)
 ├── CellFailed             cells of a comparison failed; all others are kept
 └── MissingDependency      an optional package is needed; the message names its pip line
@@ -66,6 +67,14 @@ class SettingsMismatch(StorageError):
 
 class CorruptFile(StorageError):
     """A file is not the one that its manifest names."""
+
+
+class Overloaded(UTGRecError):
+    """More requests are waiting than can be answered in time."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class TrainingError(UTGRecError):

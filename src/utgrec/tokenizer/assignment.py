@@ -11,7 +11,7 @@ Shapes: N items · L codes per item · D code dimension · K entries of the last
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,10 +69,7 @@ def assign_codes(
             or [np.zeros((0, len(books)), np.int64)]
         )
         codes = _Repair(ordered, books, nearest, published).run()
-        vectors = torch.stack(
-            [book[torch.from_numpy(codes[:, level])] for level, book in enumerate(books)], dim=1
-        )
-        distance = (ordered - vectors.cumsum(dim=1)).square().sum(dim=(1, 2)).numpy()
+        distance = code_distances(ordered, torch.from_numpy(codes), quantizer).numpy()
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return Assignment(
@@ -81,6 +78,46 @@ def assign_codes(
         conflict=(codes != nearest).any(axis=1)[back],
         distance=distance[back].astype(np.float32),
     )
+
+
+def code_distances(states: Tensor, codes: Tensor, quantizer: TreeQuantizer) -> Tensor:
+    """Squared distances of states to those that codes rebuild. (N, L, D), (N, L) → (N,)"""
+    rebuilt = quantizer.embed(codes.long()).float().cumsum(dim=1)  # (N, L, D)
+    return (states.float() - rebuilt).square().sum(dim=(1, 2))
+
+
+class _Published:
+    """Which leaves are given away already, looked up by prefix.
+
+    Sorted once instead of kept in a dict: a live catalogue of a million items takes a handful of
+    new ones in a second.
+    """
+
+    def __init__(self, codes: Codes | None, sizes: Sequence[int]) -> None:
+        """`codes` (M, L) are those given away, `sizes` (L,) those of the codebooks."""
+        self._sizes = sizes
+        table = np.zeros((0, len(sizes)), np.int64) if codes is None else codes.astype(np.int64)
+        keys = self._keys(table[:, :-1])  # (M,)
+        order = np.argsort(keys, kind="stable")
+        self._keys_in_order = keys[order]
+        self._leaves = table[order, -1]
+
+    def leaves(self, prefix: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """The leaves given away under a prefix."""
+        key = self._keys(np.array([prefix], dtype=np.int64))
+        first = np.searchsorted(self._keys_in_order, key, side="left")[0]
+        last = np.searchsorted(self._keys_in_order, key, side="right")[0]
+        leaves: npt.NDArray[np.int64] = self._leaves[first:last]
+        return leaves
+
+    def _keys(self, prefixes: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """One number per prefix; of any size, since long codes do not fit into 64 bits."""
+        sizes = self._sizes[:-1]
+        fits = bool(np.prod(sizes, dtype=object) < 2**63)
+        keys = np.zeros(len(prefixes), dtype=np.int64 if fits else object)
+        for column, size in zip(prefixes.T, sizes, strict=True):
+            keys = keys * size + (column if fits else column.astype(object))
+        return keys
 
 
 class _Repair:
@@ -96,9 +133,7 @@ class _Repair:
         self.states = states  # (N, L, D)
         self.books = books
         self.nearest = nearest  # (N, L)
-        self.occupied: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for row in () if published is None else published.tolist():
-            self.occupied[tuple(row[:-1])].append(row[-1])
+        self.published = _Published(published, [len(book) for book in books])
         self.alternatives: dict[int, Iterator[tuple[int, ...]]] = {}
 
     def run(self) -> npt.NDArray[np.int64]:
@@ -130,7 +165,7 @@ class _Repair:
         """Who stays under a prefix, with which leaf, and who has to go on."""
         wanted = self.nearest[items, -1]
         at_home = (self.nearest[items, :-1] == np.array(prefix)).all()
-        free = np.setdiff1d(np.arange(len(self.books[-1])), self.occupied.get(prefix, []))
+        free = np.setdiff1d(np.arange(len(self.books[-1])), self.published.leaves(prefix))
         if at_home and len(np.unique(wanted)) == len(items) and np.isin(wanted, free).all():
             return items, wanted.tolist(), []
         above = sum(book[code] for book, code in zip(self.books, prefix, strict=False))  # (D,)

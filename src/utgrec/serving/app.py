@@ -1,0 +1,336 @@
+"""The HTTP application: routes, who may use them, and what they answer. See docs/serving.md."""
+
+import contextlib
+import math
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import torch
+from fastapi import Depends, FastAPI, Query, Response
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+
+import utgrec
+from utgrec.config import to_dict
+from utgrec.serving import schemas
+from utgrec.serving.changes import Published
+from utgrec.serving.coder import Coder
+from utgrec.serving.engine import Answer, Shelf
+from utgrec.serving.generations import GenerationStore
+from utgrec.serving.guards import Guard
+from utgrec.serving.keys import Key, Role, find_key
+from utgrec.serving.likeness import look_up, similar_items
+from utgrec.serving.metrics import Metrics
+from utgrec.serving.pictures import keep_picture
+from utgrec.serving.problems import MEDIA_TYPE, handle_problems
+from utgrec.serving.service import Service, ServiceConfig
+
+PICTURE_TYPES = {
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": what, "content": {MEDIA_TYPE: {}}}
+    for status, what in {
+        400: "The body is no JSON.",
+        401: "No key, or an unknown one.",
+        403: "The key's role does not allow it.",
+        404: "There is no such thing.",
+        409: "Files are damaged.",
+        413: "The body is too large.",
+        422: "A field, value or id cannot be used.",
+        429: "Too many requests are waiting; Retry-After says when to ask again.",
+    }.items()
+}
+Check = Callable[..., Coroutine[Any, Any, None]]
+
+
+def create_app(
+    store: GenerationStore,
+    config: ServiceConfig | None = None,
+    *,
+    keys: tuple[Key, ...] | None = None,
+    coder: Coder | None = None,
+) -> FastAPI:
+    """The application of one run. Without `keys` it answers requests to localhost only.
+
+    Raises:
+        MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
+    """
+    metrics = Metrics()
+    config = config or ServiceConfig()
+    service = Service(
+        store,
+        config,
+        coder,
+        on_batch=metrics.on_batch,
+        on_refused_generation=metrics.refused.inc,
+    )
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="UTGRec",
+        version=utgrec.__version__,
+        description="Recommendations out of a catalogue that changes while it serves.",
+        lifespan=life,
+        docs_url=None,  # those pages load scripts from elsewhere
+        redoc_url=None,
+        responses=PROBLEMS,
+    )
+    app.state.service = service
+    handle_problems(app)
+    app.add_middleware(Guard, config=config, metrics=metrics, only_local_names=keys is None)
+    _add_health(app, service, metrics, keys)
+    _add_reading(app, service, keys)
+    _add_changing(app, service, keys)
+    return app
+
+
+def _allow(keys: tuple[Key, ...] | None, role: Role) -> Any:
+    """A dependency that lets callers with a role pass; without keys, everybody."""
+    bearer = HTTPBearer(auto_error=False, description="An API key.")
+
+    async def check(
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    ) -> None:
+        if keys is None:
+            return
+        found = None if given is None else find_key(keys, given.credentials)
+        if found is None:
+            raise HTTPException(
+                401,
+                "send a key of this server as `Authorization: Bearer KEY`",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if role == "write" and found.role != "write":
+            raise HTTPException(403, f"this needs a key with the role write, not {found.role}")
+
+    return Depends(check)
+
+
+def _add_health(
+    app: FastAPI, service: Service, metrics: Metrics, keys: tuple[Key, ...] | None
+) -> None:
+    @app.get("/healthz", summary="Whether the process is alive.")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", summary="Whether it answers requests.", responses={503: {}})
+    async def readyz(response: Response) -> dict[str, Any]:
+        response.status_code = 503 if service.draining else 200
+        status = "draining" if service.draining else "ready"
+        return {"status": status, "generation": service.shelf.number}
+
+    @app.get("/metrics", summary="Figures for Prometheus.", dependencies=[_allow(keys, "read")])
+    async def figures() -> Response:
+        metrics.waiting.set(service.batcher.waiting)
+        metrics.generation.set(service.shelf.number)
+        metrics.live.set(int(service.shelf.live.sum()))
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4")
+
+
+def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -> None:
+    read = [_allow(keys, "read")]
+
+    @app.post("/v1/recommend", response_model=schemas.RecommendOut, dependencies=read)
+    async def recommend(body: schemas.RecommendIn) -> Response:
+        """The next items after one history or several."""
+        answers = await service.recommend(body.requests())
+        document = {
+            "generation": answers[0].shelf.number,
+            "answers": [_answer(answer) for answer in answers],
+        }
+        return JSONResponse(document)
+
+    @app.post("/v1/tokenize", response_model=schemas.CodesOut, dependencies=read)
+    async def tokenize(body: schemas.TextIn) -> Response:
+        """The nearest codes of words and picture; nothing is kept."""
+
+        def encode() -> list[int]:
+            coder = service.editor.coder
+            with tempfile.TemporaryDirectory() as name, torch.no_grad():
+                folder, picture = Path(name), None
+                if body.image is not None:
+                    picture = folder / keep_picture(body.image, folder, service.config.max_pixels)
+                states = coder.states([body.text], [picture])
+                return [int(code) for code in coder.quantizer.nearest(states)[0]]
+
+        return JSONResponse({"codes": await service.change(encode)})
+
+    @app.get("/v1/items/{item_id:path}", response_model=schemas.ItemOut, dependencies=read)
+    async def item(item_id: str) -> Response:
+        """An item, also one that was removed."""
+        shelf, place = _find(service, item_id)
+        found = shelf.catalog[place]
+        return JSONResponse(
+            {
+                **_short(shelf, place),
+                "text": found.text,
+                "codes": shelf.codes[place].tolist(),
+                "live": bool(shelf.live[place]),
+                "since": int(shelf.generation.rows.since[place]),
+                "attributes": {name: _plain(value) for name, value in found.attributes.items()},
+            }
+        )
+
+    @app.get("/v1/similar/{item_id:path}", response_model=schemas.SimilarsOut, dependencies=read)
+    async def similar(
+        item_id: str, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10
+    ) -> Response:
+        """Items whose codes begin like those of an item, nearest first."""
+        shelf, place = _find(service, item_id)
+        found = await service.change(
+            lambda: similar_items(shelf, place, k, service.editor.coder.quantizer)
+        )
+        items = [
+            {**_short(shelf, one.item), "shared_codes": one.shared, "distance": one.distance}
+            for one in found
+        ]
+        return JSONResponse({"generation": shelf.number, "items": items})
+
+    @app.get(
+        "/v1/images/{item_id:path}",
+        response_class=FileResponse,
+        responses={200: {"content": {kind: {} for kind in PICTURE_TYPES.values()}}},
+        dependencies=read,
+    )
+    async def image(item_id: str) -> Response:
+        """The picture of an item."""
+        shelf, place = _find(service, item_id)
+        path = shelf.catalog[place].image
+        kind = None if path is None else PICTURE_TYPES.get(path.suffix.lower())
+        if path is None or kind is None or not path.is_file():
+            raise HTTPException(404, "this item has no picture")
+        return FileResponse(path, media_type=kind)
+
+    @app.get("/v1/codes", response_model=schemas.PlaceOut, dependencies=read)
+    @app.get("/v1/codes/{codes:path}", response_model=schemas.PlaceOut, dependencies=read)
+    async def codes(
+        codes: str = "", examples: Annotated[int, Query(ge=0, le=schemas.MAX_K)] = 10
+    ) -> Response:
+        """A place in the tree of codes, such as /v1/codes/12/300: what is below it."""
+        parts = [part for part in codes.split("/") if part]
+        if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+            raise HTTPException(404, "codes are whole numbers with slashes between, such as 12/300")
+        shelf, prefix = service.shelf, [int(part) for part in parts]
+        place = look_up(shelf, prefix, examples)
+        return JSONResponse(
+            {
+                "generation": shelf.number,
+                "codes": prefix,
+                "items": place.items,
+                "branches": [branch._asdict() for branch in place.branches],
+                "examples": [_short(shelf, item) for item in place.examples],
+            }
+        )
+
+    @app.get("/v1/generations", response_model=schemas.GenerationsOut, dependencies=read)
+    async def generations() -> Response:
+        """All published versions of the catalogue."""
+        return JSONResponse(_generations(service))
+
+
+def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -> None:
+    write = [_allow(keys, "write")]
+
+    @app.post("/v1/items", response_model=schemas.PublishedOut, dependencies=write)
+    async def add(body: schemas.ItemsIn) -> Response:
+        """Publish new items, or change items that are there. They are live with the answer."""
+        items = [item.fields() for item in body.items]
+        pictures = {item.item_id: item.image for item in body.items if item.image is not None}
+        change = service.editor.replace if body.replace else service.editor.add
+        made = await service.change(lambda: change(items, pictures, activate=body.activate))
+        return JSONResponse(_published(made))
+
+    @app.delete("/v1/items/{item_id:path}", response_model=schemas.PublishedOut, dependencies=write)
+    async def remove(item_id: str) -> Response:
+        """Stop recommending an item. Histories with it stay readable."""
+        _find(service, item_id)
+        made = await service.change(lambda: service.editor.remove([item_id]))
+        return JSONResponse(_published(made))
+
+    @app.post("/v1/generations", response_model=schemas.GenerationsOut, dependencies=write)
+    async def activate(body: schemas.ActivateIn) -> Response:
+        """Serve another generation, or the parent of the current one."""
+
+        def do() -> None:
+            if body.activate is None:
+                service.store.rollback()
+            else:
+                service.store.activate(body.activate)
+
+        await service.change(do)
+        return JSONResponse(_generations(service))
+
+
+def _find(service: Service, item_id: str) -> tuple[Shelf, int]:
+    """The generation that serves, and the place of an item in it."""
+    shelf = service.shelf
+    if item_id not in shelf.catalog:
+        raise HTTPException(404, "the catalogue has never had an item with this id")
+    return shelf, shelf.catalog.index_of(item_id)
+
+
+def _short(shelf: Shelf, place: int) -> dict[str, Any]:
+    item_id = shelf.catalog.item_ids[place]
+    image = f"/v1/images/{quote(item_id, safe='')}" if shelf.pictured[place] else None
+    return {"item_id": item_id, "title": shelf.catalog.titles[place], "image": image}
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    shelf, catalog = answer.shelf, answer.shelf.catalog
+    items = [
+        {
+            **_short(shelf, hit.item),
+            "score": hit.score,
+            "codes": shelf.codes[hit.item].tolist(),
+            "why": [
+                {
+                    "item_id": catalog.item_ids[reason.item],
+                    "title": catalog.titles[reason.item],
+                    "shared_codes": reason.shared,
+                }
+                for reason in hit.why
+            ],
+        }
+        for hit in answer.found
+    ]
+    return {"items": items, "unknown": answer.unknown}
+
+
+def _published(made: Published) -> dict[str, Any]:
+    return {
+        "generation": made.generation,
+        "active": made.active,
+        "changes": {name: list(ids) for name, ids in made.delta._asdict().items()},
+        "codes": {item_id: list(codes) for item_id, codes in made.codes.items()},
+        "drift": to_dict(made.drift),
+    }
+
+
+def _generations(service: Service) -> dict[str, Any]:
+    return {
+        "serving": service.shelf.number,
+        "generations": [one._asdict() for one in service.store.listing()],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

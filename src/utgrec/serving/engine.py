@@ -1,0 +1,286 @@
+"""Recommendations out of one generation of a catalogue, which can be exchanged while it serves.
+
+A `Shelf` is everything made from one generation: catalogue, trie, searches. The engine holds one at
+a time. A request takes it once and keeps it to its end, so no request sees two generations, and
+exchanging it is one assignment.
+
+Shapes: N items of a generation, live or not · L codes per item.
+"""
+
+import dataclasses
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import torch
+
+from utgrec.config import require
+from utgrec.decoding import AllowedItems, BeamModel, BeamSearch, CodeTrie, make_beam_model
+from utgrec.errors import InputError, SettingsMismatch, UnknownItem
+from utgrec.evaluation.generative import DecodingConfig
+from utgrec.recommender.histories import HistoryEncoder
+from utgrec.recommender.train import read_recommender
+from utgrec.recommender.vocabulary import Vocabulary
+from utgrec.runs import read_plan
+from utgrec.serving.filters import AttributeIndex, Filters
+from utgrec.serving.generations import Generation, GenerationStore
+
+log = logging.getLogger(__name__)
+FILTERS_KEPT = 32  # masks of recent filters, about 10 MB each for a million items
+MOST_REASONS = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked for one history."""
+
+    history: tuple[str, ...]
+    """Ids of items, oldest first."""
+    k: int = 10
+    """Items wanted."""
+    beam: int | None = None
+    """Beams kept while decoding; None for the run's own."""
+    filters: Filters = dataclasses.field(default_factory=Filters)
+    """Which items may be recommended."""
+    exclude_seen: bool = True
+    """Whether items of the history are left out."""
+    unknown: Literal["error", "skip"] = "error"
+    """What to do about ids that the catalogue has never had."""
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, f"k must be at least 1, got {self.k}")
+        require(self.beam is None or self.beam >= 1, f"beam must be at least 1, got {self.beam}")
+        require(
+            self.unknown in ("error", "skip"), f"unknown is error or skip, got {self.unknown!r}"
+        )
+
+
+class Reason(NamedTuple):
+    """An item of the history that a recommended one is like."""
+
+    item: int  # index
+    shared: int  # codes that both begin with
+
+
+class Found(NamedTuple):
+    """One recommended item."""
+
+    item: int  # index in the catalogue of the shelf
+    score: float  # log-probability of its codes
+    why: tuple[Reason, ...]  # items of the history with the same first codes, most alike first
+
+
+class Answer(NamedTuple):
+    """What a request gets."""
+
+    shelf: "Shelf"  # the generation that answered
+    found: list[Found]  # best first
+    unknown: list[str]  # ids that were skipped
+
+
+class Shelf:
+    """One generation, ready to recommend from."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        model: BeamModel[Any],
+        vocabulary: Vocabulary,
+        domain: str,
+        max_items: int,
+    ) -> None:
+        if generation.sizes != vocabulary.code_sizes:
+            raise SettingsMismatch(
+                f"generation {generation.number} has codes of sizes {generation.sizes}, the "
+                f"recommender was trained on {vocabulary.code_sizes}; begin the generations anew "
+                "from the codes of this run"
+            )
+        self.generation = generation
+        self.catalog = generation.catalog
+        self.codes = generation.rows.codes  # (N, L)
+        self.live = generation.rows.live  # (N,)
+        pictures = self.catalog.table.column("image")
+        self.pictured = np.array(pc.not_equal(pc.fill_null(pictures, ""), "").to_numpy())  # (N,)
+        self.trie = CodeTrie.build(self.codes)
+        self.index = AttributeIndex(self.catalog)
+        self._encoder = HistoryEncoder(domain, self.codes, vocabulary, max_items)
+        self._search = BeamSearch[Any](model, vocabulary, self.trie)
+        self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def number(self) -> int:
+        """Number of the generation."""
+        return self.generation.number
+
+    def search(
+        self, prepared: Sequence["_Prepared"], k: int, beam: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Items and scores of requests with the same filter, (requests, k) twice."""
+        tokens, mask = self._encoder.encode([one.history for one in prepared])
+        skipped = [one.skipped.tolist() for one in prepared]
+        hits = self._search.search(
+            tokens,
+            mask,
+            k=k,
+            beam=beam,
+            allowed=prepared[0].allowed,
+            exclude=skipped if any(skipped) else None,
+        )
+        return hits.items.numpy(), hits.scores.numpy()
+
+    def prepare(self, request: Request) -> "_Prepared":
+        """Look everything up that a request names.
+
+        Raises:
+            UnknownItem: ids that the catalogue has never had, unless the request skips them.
+            InputError: a filter that does not fit the catalogue.
+        """
+        filters = request.filters
+        history = self.index.find(request.history)
+        deny = self.index.find(filters.deny)
+        allow = None if filters.allow is None else self.index.find(filters.allow)
+        unknown = [*history.unknown, *deny.unknown, *([] if allow is None else allow.unknown)]
+        if unknown and request.unknown == "error":
+            named = ", ".join(map(repr, unknown[:5]))
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            raise UnknownItem(
+                f"not in this catalogue: {named}{more}; correct the ids, or ask to skip what is "
+                "unknown"
+            )
+        seen = history.places if request.exclude_seen else np.zeros(0, dtype=np.int64)
+        return _Prepared(
+            request,
+            history.places,
+            np.concatenate([seen, deny.places]),
+            self._mask(filters, None if allow is None else allow.places),
+            list(dict.fromkeys(unknown)),
+        )
+
+    def why(self, item: int, history: npt.NDArray[np.int64]) -> tuple[Reason, ...]:
+        """Items of a history that begin with the same codes as an item, newest first if equal."""
+        newest = history[::-1]
+        same = self.codes[newest] == self.codes[item]  # (history, L)
+        shared = np.cumprod(same, axis=1).sum(axis=1)  # (history,)
+        order = np.argsort(-shared, kind="stable")
+        reasons = (Reason(int(newest[row]), int(shared[row])) for row in order if shared[row])
+        distinct = {reason.item: reason for reason in reasons}
+        return tuple(distinct.values())[:MOST_REASONS]
+
+    def _mask(self, filters: Filters, allow: npt.NDArray[np.int64] | None) -> AllowedItems | None:
+        """Live items that meet the filters; None if that is all of them."""
+        key = (filters.where, None if allow is None else allow.tobytes())
+        with self._lock:
+            if key in self._allowed:
+                self._allowed.move_to_end(key)
+                return self._allowed[key]
+        mask = self.live
+        met = self.index.mask(filters.where)
+        if met is not None:
+            mask = mask & met
+        if allow is not None:
+            named = np.zeros(len(mask), dtype=np.bool_)
+            named[allow] = True
+            mask = mask & named
+        made = None if mask.all() else AllowedItems(self.trie, torch.from_numpy(mask.copy()))
+        with self._lock:
+            self._allowed[key] = made
+            while len(self._allowed) > FILTERS_KEPT:
+                self._allowed.popitem(last=False)
+        return made
+
+
+class _Prepared(NamedTuple):
+    """A request in terms of one shelf."""
+
+    request: Request
+    history: npt.NDArray[np.int64]  # item indices, oldest first
+    skipped: npt.NDArray[np.int64]  # item indices not to return
+    allowed: AllowedItems | None
+    unknown: list[str]
+
+
+class Engine:
+    """The recommender of one domain of a run, over the generation that serves."""
+
+    def __init__(self, store: GenerationStore) -> None:
+        """Open the recommender and the current generation.
+
+        Raises:
+            MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
+        """
+        plan = read_plan(store.run)
+        model, vocabulary, config = read_recommender(store.run.recommender)
+        self.decoding: DecodingConfig = plan.recipe.decoding
+        bf16 = self.decoding.precision == "bf16"
+        self._model: BeamModel[Any] = make_beam_model(
+            model, vocabulary.code_length, torch.bfloat16 if bf16 else torch.float32
+        )
+        self._vocabulary = vocabulary
+        self._max_items = config.max_items
+        self.store = store
+        self.shelf = self._shelf(store.open())
+
+    def refresh(self) -> bool:
+        """Serve the store's current generation, if it is another one; whether it was.
+
+        Requests under way are answered from the one they began with. If the new one cannot be
+        used, the error is raised and the old one goes on serving.
+        """
+        number = self.store.current
+        if number == self.shelf.number:
+            return False
+        self.shelf = self._shelf(self.store.open(number))
+        log.info("generation %d of %s serves now", number, self.store.domain)
+        return True
+
+    def recommend(self, requests: Sequence[Request]) -> list[Answer | Exception]:
+        """Answer several requests together; each gets its answer or its own error."""
+        shelf = self.shelf
+        answers: list[Answer | Exception | None] = [None] * len(requests)
+        groups: dict[Any, list[int]] = {}
+        prepared: dict[int, _Prepared] = {}
+        for place, request in enumerate(requests):
+            try:
+                one = shelf.prepare(request)
+            except InputError as error:
+                answers[place] = error
+                continue
+            prepared[place] = one
+            # Only equal searches go together, so that company never changes an answer.
+            groups.setdefault((id(one.allowed), request.k, request.beam), []).append(place)
+        for (_, k, beam), places in groups.items():
+            members = [prepared[place] for place in places]
+            try:
+                width = max(beam or self.decoding.beam, k)
+                items, scores = shelf.search(members, k, width)
+            except Exception as error:  # one bad search must not take the others along
+                log.exception("a search failed")
+                for place in places:
+                    answers[place] = RuntimeError(f"the search failed: {error}")
+                continue
+            for row, place in enumerate(places):
+                answers[place] = _answer(shelf, prepared[place], items[row], scores[row])
+        return [answer for answer in answers if answer is not None]
+
+    def _shelf(self, generation: Generation) -> Shelf:
+        return Shelf(generation, self._model, self._vocabulary, self.store.domain, self._max_items)
+
+
+def _answer(
+    shelf: Shelf,
+    prepared: _Prepared,
+    items: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+) -> Answer:
+    found = [
+        Found(int(item), float(score), shelf.why(int(item), prepared.history))
+        for item, score in zip(items, scores, strict=True)
+        if item >= 0
+    ]
+    return Answer(shelf, found, prepared.unknown)

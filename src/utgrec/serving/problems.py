@@ -1,0 +1,90 @@
+"""Errors as problem documents (RFC 9457): field, value and rule for everything that was wrong.
+
+The caller's own values are shown to the caller, cut short; what went wrong inside is not.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from utgrec.errors import (
+    InputError,
+    MissingStage,
+    Overloaded,
+    StorageError,
+    UnknownItem,
+    UTGRecError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+LONGEST_VALUE = 100  # characters of a wrong value that are shown
+
+
+def problem(
+    status: int,
+    name: str,
+    detail: str,
+    *,
+    errors: Sequence[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A problem document; `name` tells kinds of problems apart."""
+    document = {
+        "type": f"urn:utgrec:problem:{name}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "errors": [dict(error) for error in errors],
+    }
+    # ASCII: a wrong value may hold what no encoding can write.
+    body = json.dumps(document, ensure_ascii=True).encode("ascii")
+    return Response(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def describe(error: UTGRecError) -> Response:
+    """The problem document of an error that the library raised on purpose."""
+    if isinstance(error, Overloaded):
+        after = {"Retry-After": str(error.retry_after_s)}
+        return problem(429, "overloaded", str(error), headers=after)
+    if isinstance(error, UnknownItem):
+        return problem(422, "unknown-item", str(error))
+    if isinstance(error, InputError):
+        return problem(422, "invalid-input", str(error))
+    if isinstance(error, MissingStage):
+        return problem(404, "not-found", str(error))
+    if isinstance(error, StorageError):
+        return problem(409, "damaged-files", str(error))
+    return problem(500, "internal", "the server could not answer; its log says why")
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Let an application answer every error with a problem document."""
+
+    @app.exception_handler(UTGRecError)
+    async def _own(request: Request, error: UTGRecError) -> Response:
+        return describe(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        found = [_entry(one) for one in error.errors()[:20]]
+        named = ", ".join(dict.fromkeys(one["field"] for one in found))
+        return problem(422, "invalid-input", f"cannot be used: {named}", errors=found)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        return problem(error.status_code, name, str(error.detail), headers=error.headers)
+
+
+def _entry(error: Mapping[str, Any]) -> dict[str, str]:
+    where = [str(part) for part in error["loc"]]
+    shown = repr(error.get("input"))
+    if len(shown) > LONGEST_VALUE:
+        shown = shown[:LONGEST_VALUE] + "…"
+    return {"field": ".".join(where), "value": shown, "rule": str(error["msg"])}

@@ -1,0 +1,155 @@
+"""What a server does, without HTTP: answers requests in batches, changes the catalogue in between.
+
+Two threads work beside the event loop: one searches, one changes the catalogue and makes new
+generations ready, so a change never holds up the answers.
+"""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from utgrec.config import require
+from utgrec.errors import Overloaded, UTGRecError
+from utgrec.serving.batching import Batcher, BatchingConfig
+from utgrec.serving.changes import CatalogEditor
+from utgrec.serving.coder import Coder
+from utgrec.serving.engine import Answer, Engine, Request, Shelf
+from utgrec.serving.generations import CURRENT, GenerationStore
+from utgrec.serving.pictures import MAX_PIXELS
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+MOST_CHANGES_WAITING = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceConfig:
+    """Limits and times of a server."""
+
+    batching: BatchingConfig = dataclasses.field(default_factory=BatchingConfig)
+    """How requests are gathered."""
+    max_body_bytes: int = 16 * 2**20
+    """Largest body of a request (bytes)."""
+    body_timeout_s: float = 30.0
+    """Longest time in which a body arrives (s)."""
+    max_pixels: int = MAX_PIXELS
+    """Most pixels of a picture, width × height."""
+    look_every_s: float = 1.0
+    """Time between two looks whether somebody else changed the catalogue (s)."""
+
+    def __post_init__(self) -> None:
+        require(self.max_body_bytes >= 1, f"max_body_bytes is above 0, got {self.max_body_bytes}")
+        require(self.max_pixels >= 1, f"max_pixels is at least 1, got {self.max_pixels}")
+        require(
+            min(self.body_timeout_s, self.look_every_s) > 0,
+            f"times must be above 0 seconds, got {self.body_timeout_s} and {self.look_every_s}",
+        )
+
+
+class Service:
+    """One run's recommender, its catalogue, and everybody who waits for them."""
+
+    def __init__(
+        self,
+        store: GenerationStore,
+        config: ServiceConfig,
+        coder: Coder | None = None,
+        *,
+        on_batch: Callable[[int, float], None] = lambda size, seconds: None,
+        on_refused_generation: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open the run; `coder` is its own tokenizer by default.
+
+        Raises:
+            MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
+        """
+        self.config = config
+        self.store = store
+        self.engine = Engine(store)
+        self.editor = CatalogEditor(store, coder, max_pixels=config.max_pixels)
+        self.batcher = Batcher[Request, Answer | Exception](
+            self.engine.recommend, config.batching, on_batch
+        )
+        self.draining = False
+        self._on_refused = on_refused_generation
+        self._changes = ThreadPoolExecutor(1, thread_name_prefix="changes")
+        self._changing = 0
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def shelf(self) -> Shelf:
+        """The generation that serves."""
+        return self.engine.shelf
+
+    def start(self) -> None:
+        """Begin to answer; call it inside the event loop."""
+        self.batcher.start()
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Finish what was accepted, then end."""
+        self.draining = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self.batcher.drain()
+        await asyncio.to_thread(self._changes.shutdown)
+
+    async def recommend(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer requests out of one generation.
+
+        Raises:
+            UnknownItem, InputError: a request that cannot be answered; none is then.
+            Overloaded: too many are waiting.
+        """
+        replies = await self.batcher.ask(requests)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return [reply for reply in replies if not isinstance(reply, Exception)]
+
+    async def change(self, work: Callable[[], T]) -> T:
+        """Do something to the catalogue, or with the tokenizer, and serve what came of it.
+
+        Raises:
+            Overloaded: too many changes are waiting.
+        """
+
+        def do() -> T:
+            done = work()
+            self.engine.refresh()
+            return done
+
+        if self._changing >= MOST_CHANGES_WAITING or self.draining:
+            raise Overloaded(
+                f"{self._changing} changes of the catalogue are waiting, at most "
+                f"{MOST_CHANGES_WAITING} may; try again later, or send more items at once",
+                5,
+            )
+        self._changing += 1
+        try:
+            # A caller who leaves does not undo what was begun.
+            return await asyncio.shield(
+                asyncio.get_running_loop().run_in_executor(self._changes, do)
+            )
+        finally:
+            self._changing -= 1
+
+    async def _watch(self) -> None:
+        """Serve what other processes publish, such as `utgrec catalog add`."""
+        tried = None
+        while True:
+            await asyncio.sleep(self.config.look_every_s)
+            try:
+                path = self.store.folder / CURRENT
+                stamp = path.stat().st_mtime_ns if path.exists() else None
+                if stamp != tried:
+                    tried = stamp
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(self._changes, self.engine.refresh)
+            except (UTGRecError, OSError) as error:
+                self._on_refused()
+                log.error("generation %d goes on serving: %s", self.shelf.number, error)
