@@ -52,7 +52,7 @@ def tiny(seed: int = 0) -> Recipe:
         name="tiny",
         tokenizer=TokenizerConfig(
             backbone=TinyBackboneConfig(seed=seed),
-            quantizer=QuantizerConfig(warmup_steps=80),
+            quantizer=QuantizerConfig(warmup_steps=40),
             heads=HeadsConfig(
                 projection_width=256,
                 dropout=0.0,
@@ -65,8 +65,10 @@ def tiny(seed: int = 0) -> Recipe:
             latents=LatentsConfig(),
             # The paper's weights suit a pre-trained backbone. One that starts at random needs more
             # from its neighbours, and standardised states make the code loss 100 times larger.
-            weights=LossWeights(code=0.3, alignment=0.1, partner=0.1),
-            trainer=TrainerConfig(steps=300, learning_rate=5e-4, warmup_share=0.1, seed=seed),
+            weights=LossWeights(code=0.3, alignment=0.4, partner=0.3),
+            # Longer training makes codes rebuild an item's own words better, and forget what is
+            # taken beside it (docs/quality.md).
+            trainer=TrainerConfig(steps=120, learning_rate=5e-4, warmup_share=0.1, seed=seed),
         ),
         recommender=RecommenderConfig(
             sizes=CausalSizes(width=256, feed_forward=1024, dropout=0.2),
@@ -94,10 +96,9 @@ def demo(seed: int = 0) -> Recipe:
         base.tokenizer,
         backbone=dataclasses.replace(base.tokenizer.backbone, vocabulary=1024, layers=3),
         quantizer=dataclasses.replace(
-            base.tokenizer.quantizer, root_size=64, leaf_size=64, warmup_steps=60, revive_every=25
+            base.tokenizer.quantizer, root_size=64, leaf_size=64, revive_every=25
         ),
         heads=dataclasses.replace(base.tokenizer.heads, max_text_tokens=48),
-        trainer=dataclasses.replace(base.tokenizer.trainer, steps=250),
     )
     recommender = dataclasses.replace(
         base.recommender,

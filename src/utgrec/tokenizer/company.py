@@ -62,7 +62,9 @@ def company_directions(split: Split, item_count: int, config: CompanyConfig) -> 
     # along which they differ have eigenvalues below zero.
     shifted = scale @ graph @ scale + sparse.eye(item_count)
     directions, strengths = leading_directions(shifted.tocsr(), rank)
-    directions = directions[:, strengths > 1 + 1e-6] * (degree > 0)[:, None]
+    # The root of the strengths: weak directions are mostly chance, but not all alike.
+    weights = np.sqrt(np.maximum(strengths - 1, 0))
+    directions = (directions * weights)[:, weights > 1e-3] * (degree > 0)[:, None]
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     unit: Floats = directions / np.maximum(lengths, 1e-12) * (lengths > 1e-12)
     return unit
