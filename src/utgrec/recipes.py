@@ -96,7 +96,7 @@ def demo(seed: int = 0) -> Recipe:
         base.tokenizer,
         backbone=dataclasses.replace(base.tokenizer.backbone, vocabulary=1024, layers=3),
         quantizer=dataclasses.replace(
-            base.tokenizer.quantizer, root_size=64, leaf_size=64, revive_every=25
+            base.tokenizer.quantizer, root_size=64, leaf_size=128, revive_every=25
         ),
         heads=dataclasses.replace(base.tokenizer.heads, max_text_tokens=48),
     )
@@ -106,9 +106,9 @@ def demo(seed: int = 0) -> Recipe:
         batch_size=512,
         trainer=dataclasses.replace(
             base.recommender.trainer,
-            steps=800,
+            steps=1200,
             learning_rate=3e-3,
-            validate_every=200,
+            validate_every=300,
             patience=0,
         ),
     )

@@ -136,7 +136,7 @@ class TestOverrides:
             ("recommender.trainer", 5, "is a group of settings; name one of recommender.trainer."),
             ("recommender.trainer.steps.more", 5, "'steps' has no parts"),
             ("", 5, "Recipe has no ''"),
-            ("recommender.trainer.steps", "5", "must be a int like 800, got '5'"),
+            ("recommender.trainer.steps", "5", "must be a int like 1200, got '5'"),
             ("recommender.trainer.steps", True, "must be a int"),
             ("recommender.trainer.steps", -5, "steps"),
             ("recommender.trainer.seed", 5, "seeds are those of the plan"),

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from utgrec.storage import Manifest
 
 
-# Nine interactions a user over so many items leave six to an item: what an item is has to make up
-# for what nobody has done with it yet, as in most real shops.
+# Nine interactions a user over so many items leave eighteen to an item on average and a handful to
+# most: what an item is has to make up for what few have done with it, as in most real shops.
 DEMO_ITEMS = 1500
+DEMO_USERS = 3000
 
 
 def demo(
@@ -44,7 +45,10 @@ def demo(
     from utgrec.recipes import find_recipe
 
     folders = simulate_shops(
-        terminal, out / "market", MarketplaceConfig(items_per_shop=DEMO_ITEMS), overwrite=False
+        terminal,
+        out / "market",
+        MarketplaceConfig(items_per_shop=DEMO_ITEMS, users_per_shop=DEMO_USERS),
+        overwrite=False,
     )
     settings = find_recipe("demo", seed)
     answer = do_run(terminal, settings, folders, out / "run", seed, report=out / "report.html")
