@@ -238,7 +238,7 @@ def plan_lines(
         f"tokenizer: {tokenizer.trainer.steps:,} steps of {tokenizer.batch_size} items out of "
         f"{items:,}; {sizes.code_length} codes out of {sizes.root_size}{leaves}",
         f"recommender: at most {recommender.trainer.steps:,} steps of {recommender.batch_size} "
-        f"targets; {recommender.sizes}",
+        f"targets; {recommender.sizes.summary}",
         f"evaluation: beam {recipe.decoding.beam}, seen items "
         + ("left out" if recipe.exclude_seen else "kept"),
     ]

@@ -60,6 +60,13 @@ class CausalSizes:
         )
         require(0 <= self.dropout < 1, f"dropout is in [0, 1), got {self.dropout}")
 
+    @property
+    def summary(self) -> str:
+        """A few words for people."""
+        return (
+            f"decoder-only, {self.trunk_layers} + {self.writer_layers} layers of width {self.width}"
+        )
+
 
 class WindowBatch(NamedTuple):
     """Parts of histories; every marked item is to be written from the items before it."""

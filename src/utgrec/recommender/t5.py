@@ -54,6 +54,12 @@ class T5Sizes:
         )
         require(0 <= self.dropout < 1, f"dropout is in [0, 1), got {self.dropout}")
 
+    @property
+    def summary(self) -> str:
+        """A few words for people."""
+        layers = f"{self.encoder_layers} + {self.decoder_layers} layers"
+        return f"encoder-decoder, {layers} of width {self.width}"
+
 
 class T5Recommender(GenerativeRecommender):
     """T5 over codes, with the loss that trains it."""
