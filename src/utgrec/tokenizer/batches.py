@@ -2,7 +2,7 @@
 
 An anchor brings a partner, drawn among its neighbours by how often people took the two in a row.
 The graph is symmetric, so the anchor serves the partner as positive too: every item of a batch is
-encoded once and has a positive in it.
+encoded once. Items drawn twice leave room for others, which come without a partner.
 
 Shapes: B items of a batch · T text positions · G latents of a picture · C latent channels.
 """
