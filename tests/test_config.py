@@ -163,3 +163,24 @@ def test_configurations_do_not_change():
 def test_a_bad_setting_is_refused_with_its_value(cls, values, message):
     with pytest.raises(BadConfig, match=message):
         cls(**values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Other:
+    width: int = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Either:
+    part: Inner | Other
+
+
+class TestOneOfTwoClasses:
+    @pytest.mark.parametrize("part", [Inner(share=0.25), Other(width=7)])
+    def test_the_settings_tell_which_it_is(self, part):
+        assert through_json(Either(part=part)) == Either(part=part)
+
+    @pytest.mark.parametrize("part", [{"share": 0.1, "width": 3}, {"depth": 1}, {}])
+    def test_settings_of_both_or_of_neither_are_refused(self, part):
+        with pytest.raises(BadConfig, match="either Inner or Other"):
+            from_dict(Either, {"part": part})

@@ -58,7 +58,7 @@ def long_recipe() -> Recipe:
 def test_what_one_shop_teaches_helps_another(tmp_path):
     """Pre-trained on the kitchen, adapted to clothing; four minutes on one core.
 
-    Measured NDCG@10: full .202, from-scratch .181 with as many steps, popularity .017.
+    Measured NDCG@10 once: full .202, from-scratch .181 with as many steps.
     """
     kitchen, clothing = write_marketplace(tmp_path / "market", MARKET)
     recipe = long_recipe()

@@ -10,7 +10,7 @@ from utgrec.config import require
 from utgrec.errors import BadConfig
 from utgrec.evaluation.generative import DecodingConfig, ValidationConfig
 from utgrec.recommender.causal import CausalSizes
-from utgrec.recommender.train import RecommenderConfig
+from utgrec.recommender.train import RecommenderConfig, tiny_recommender
 from utgrec.regimes import AdaptConfig, without
 from utgrec.tokenizer.latents import LatentsConfig
 from utgrec.tokenizer.model import HeadsConfig, LossWeights
@@ -70,19 +70,7 @@ def tiny(seed: int = 0) -> Recipe:
             # taken beside it (docs/quality.md).
             trainer=TrainerConfig(steps=120, learning_rate=5e-4, warmup_share=0.1, seed=seed),
         ),
-        recommender=RecommenderConfig(
-            sizes=CausalSizes(width=256, feed_forward=1024, dropout=0.2),
-            batch_size=1024,
-            trainer=TrainerConfig(
-                steps=2500,
-                learning_rate=2e-3,
-                weight_decay=0.05,
-                warmup_share=0.05,
-                validate_every=250,
-                patience=3,
-                seed=seed,
-            ),
-        ),
+        recommender=tiny_recommender(seed),
         validation=ValidationConfig(),
         decoding=DecodingConfig(),
         adapt=AdaptConfig(seed=seed),

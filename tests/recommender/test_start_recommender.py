@@ -9,6 +9,7 @@ from test_train_recommender import CONFIG, SIZES, codes_of, validator, write, wr
 
 from utgrec import storage
 from utgrec.errors import BadConfig, SettingsMismatch
+from utgrec.recommender.causal import WindowBatch
 from utgrec.recommender.domain_tokens import copy_token, leave_unnamed
 from utgrec.recommender.lend import lend_recommender
 from utgrec.recommender.prefixes import PrefixBatch
@@ -195,6 +196,19 @@ class TestUnnamed:
         assert (after.tokens[changed, 0] == self.VOCABULARY.any_domain).all()
         assert torch.equal(after.tokens[:, 1:], before.tokens[:, 1:])
         assert torch.equal(after.targets, before.targets)
+
+    def test_the_same_share_of_windows_loses_it(self):
+        domains = self.VOCABULARY.first_domain + torch.arange(500) % 2
+        items, targets = torch.zeros(500, 2, 3, dtype=torch.int64), torch.ones(500, 2).bool()
+
+        def batches(number):
+            return WindowBatch(domains, items, targets)
+
+        after = leave_unnamed(batches, self.VOCABULARY, 0.3, seed=0)(3)
+        changed = after.domains != domains
+        assert 0.2 < float(changed.float().mean()) < 0.4
+        assert (after.domains[changed] == self.VOCABULARY.any_domain).all()
+        assert after.items is items and after.targets is targets
 
     def test_it_follows_from_seed_and_number_alone(self):
         one, again, seeded = (

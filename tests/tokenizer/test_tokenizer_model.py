@@ -160,6 +160,23 @@ class TestLosses:
         )
 
 
+class TestFeatures:
+    def test_states_begin_as_the_components_of_features(self, backbone_folder, items, backbone):
+        model = make_model(backbone_folder).eval()
+        model.features.fit_states(items.summary)
+        prompts = build_prompts(items, np.arange(len(items)), backbone, 3)
+        added = model.features.states(prompts.summary)  # (B, 1, D)
+        states = model.states(prompts)
+        similar = torch.nn.functional.cosine_similarity(states, added.expand_as(states), dim=-1)
+        assert similar.min() > 0.9
+
+    def test_company_reaches_states_through_the_queries_too(self, backbone_folder, items, backbone):
+        model = make_model(backbone_folder).eval()  # components are zero: only queries are left
+        prompts = build_prompts(items, np.arange(len(items)), backbone, 3)
+        other = prompts._replace(summary=prompts.summary.roll(1, dims=0))
+        assert (model.states(prompts) - model.states(other)).abs().max() > 1e-4
+
+
 class TestGradients:
     @pytest.mark.parametrize("kind", ["simvq", "vq", "ema"])
     def test_they_reach_every_trainable_weight(self, backbone_folder, batch, kind):

@@ -18,6 +18,7 @@ from utgrec.tokenizer import train as stage
 from utgrec.tokenizer.assignment import assign_codes
 from utgrec.tokenizer.codes import assign_domain, read_codes
 from utgrec.tokenizer.pretrained import ItemTokenizer
+from utgrec.tokenizer.quantizer import TreeQuantizer
 from utgrec.tokenizer.train import train_tokenizer
 
 # Users of 3 leave one training item; 2 and 7 occur as held-out items only, 5 nowhere.
@@ -324,3 +325,24 @@ class TestStage:
         other = dataclasses.replace(config, batch_size=4)
         with pytest.raises(SettingsMismatch, match="other settings or other input"):
             train_tokenizer(domains, other, tmp_path / "out")
+
+
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_codebooks_settle_on_the_states_of_trained_items(domains, tmp_path, monkeypatch, rounds):
+    """Once, after the last step, on what the finished network makes of them."""
+    seen = []
+    monkeypatch.setattr(TreeQuantizer, "settle", lambda self, states: seen.append(states))
+    config = small_config()
+    quantizer = dataclasses.replace(config.quantizer, settle_rounds=rounds)
+    train_tokenizer(domains, dataclasses.replace(config, quantizer=quantizer), tmp_path / "made")
+    if not rounds:
+        assert seen == []
+        return
+    tokenizer, expected = ItemTokenizer.from_pretrained(tmp_path / "made"), []
+    for domain in domains:
+        split, catalog = leave_one_out(domain), domain.catalog
+        items = tokenizer.read(catalog.texts, catalog.images)
+        states = tokenizer.states(tokenizer.add_company(items, split))
+        expected.append(states[np.unique(split.train)])
+    (states,) = seen
+    torch.testing.assert_close(states, torch.cat(expected), atol=1e-4, rtol=1e-4)

@@ -13,7 +13,7 @@ import torch
 
 from utgrec.config import require
 from utgrec.decoding import BeamSearch, CodeTrie, make_beam_model
-from utgrec.evaluation.protocol import Query, Recommendations, evaluate
+from utgrec.evaluation.protocol import Query, Recommendations, evaluate, sample_users
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.vocabulary import Vocabulary
@@ -102,7 +102,7 @@ def make_validator(
     def prepare(
         model: GenerativeRecommender, vocabulary: Vocabulary, domains: Sequence[CodedDomain]
     ) -> Callable[[], dict[str, float]]:
-        chosen = [_choose(domain, config) for domain in domains]
+        chosen = [sample_users(domain.split, config.users, (config.seed, 2)) for domain in domains]
 
         def measure() -> dict[str, float]:
             values = {}
@@ -130,11 +130,3 @@ def make_validator(
         return measure
 
     return prepare
-
-
-def _choose(domain: CodedDomain, config: ValidationConfig) -> npt.NDArray[np.int64]:
-    users = domain.split.evaluated
-    if len(users) <= config.users:
-        return users
-    rng = np.random.default_rng([config.seed, 2])
-    return np.sort(rng.choice(users, config.users, replace=False))

@@ -62,6 +62,14 @@ def make_query(split: Split, users: Ints, part: Part) -> Query:
     return Query(users=users, histories=[history(int(user)) for user in users])
 
 
+def sample_users(split: Split, most: int, seeds: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Evaluated users to measure on where all would take too long: (at most `most`,), ascending."""
+    users = split.evaluated
+    if len(users) <= most:
+        return users
+    return np.sort(np.random.default_rng(list(seeds)).choice(users, most, replace=False))
+
+
 def evaluate(
     system: System,
     split: Split,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from utgrec.data.split import Split
+from utgrec.errors import EmptyDomain
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
 
@@ -48,6 +49,24 @@ class HistoryEncoder:
             tokens[row, 1:end] = self.item_tokens[items].ravel()
             tokens[row, end] = END
         return torch.from_numpy(tokens), torch.from_numpy((tokens != PAD).astype(np.int64))
+
+
+def epoch_shares(
+    domains: Sequence[CodedDomain], targets: Sequence[int], temperature: float
+) -> npt.NDArray[np.float64]:
+    """What share of an epoch each domain has: n ** temperature, normalised, with n its targets.
+
+    Raises:
+        EmptyDomain: there is not a single target in all of them.
+    """
+    sizes = np.asarray(targets, dtype=np.float64)
+    if not sizes.any():
+        raise EmptyDomain(
+            f"no user of {', '.join(domain.name for domain in domains)} has two training items "
+            "to learn from; users need at least 4 interactions, as the last two are held out"
+        )
+    share = np.where(sizes > 0, np.maximum(sizes, 1) ** temperature, 0)
+    return np.asarray(share / share.sum())
 
 
 def newest_codes(tokens: Tensor, mask: Tensor, length: int) -> Tensor:

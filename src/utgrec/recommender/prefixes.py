@@ -11,8 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from utgrec.errors import EmptyDomain
-from utgrec.recommender.histories import CodedDomain, HistoryEncoder
+from utgrec.recommender.histories import CodedDomain, HistoryEncoder, epoch_shares
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
 # Batches of a shuffled epoch are sorted by length within pools of this many batches.
@@ -62,15 +61,10 @@ class PrefixBatches:
             np.repeat(domain.split.offsets[:-1], np.diff(domain.split.offsets))
             for domain in domains
         ]
-        sizes = np.array([len(ends) for ends in self.ends], dtype=np.float64)
-        if not sizes.any():
-            raise EmptyDomain(
-                f"no user of {', '.join(domain.name for domain in domains)} has two training items "
-                "to learn from; users need at least 4 interactions, as the last two are held out"
-            )
-        share = np.where(sizes > 0, np.maximum(sizes, 1) ** temperature, 0)
-        self.samples = int(sizes.sum())
-        self.quota = np.round(self.samples * share / share.sum()).astype(np.int64)
+        sizes = [len(ends) for ends in self.ends]
+        self.samples = sum(sizes)
+        share = epoch_shares(domains, sizes, temperature)
+        self.quota = np.round(self.samples * share).astype(np.int64)
         self.per_epoch = -(-int(self.quota.sum()) // batch_size)
         self._epoch = -1
         self._order: list[npt.NDArray[np.int64]] = []

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from utgrec.errors import EmptyDomain
 from utgrec.recommender.causal import WindowBatch
-from utgrec.recommender.histories import CodedDomain
+from utgrec.recommender.histories import CodedDomain, epoch_shares
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
 # Windows of a shuffled epoch are sorted by length within pools of this many batches.
@@ -59,15 +58,9 @@ class WindowBatches:
         ]
         # A history of n items, n > max_items + 1, is cut into windows of max_items targets.
         self.slots = [_slots(domain.split.offsets, max_items) for domain in domains]
-        sizes = np.array([_targets(domain.split.offsets) for domain in domains], dtype=np.float64)
-        if not sizes.any():
-            raise EmptyDomain(
-                f"no user of {', '.join(domain.name for domain in domains)} has two training items "
-                "to learn from; users need at least 4 interactions, as the last two are held out"
-            )
-        share = np.where(sizes > 0, np.maximum(sizes, 1) ** temperature, 0)
-        share /= share.sum()
-        self.samples = int(sizes.sum())
+        sizes = [_targets(domain.split.offsets) for domain in domains]
+        self.samples = sum(sizes)
+        share = epoch_shares(domains, sizes, temperature)
         counts = np.array([len(slots) for slots in self.slots])
         self.quota = np.round(counts * share * self.samples / np.maximum(sizes, 1)).astype(np.int64)
         # Every epoch has this many batches: as many as its targets fill on average.

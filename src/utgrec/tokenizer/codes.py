@@ -17,7 +17,7 @@ from utgrec import storage
 from utgrec.catalog import Catalog, Domain
 from utgrec.config import to_dict
 from utgrec.data.neighbours import find_neighbours
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import Split, leave_one_out
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.assignment import Assignment, assign_codes
@@ -52,16 +52,25 @@ def assign_domain(
         states = item_tokenizer.states(item_tokenizer.add_company(items, split), progress)
         quantizer = item_tokenizer.model.quantizer
         assignment = assign_codes(states, catalog.item_ids, quantizer)
-        sizes = item_tokenizer.config.quantizer.code_sizes
-        neighbours = find_neighbours(split, len(catalog))
-        report = report_codes(assignment, neighbours, sizes)
-        pq.write_table(_table(catalog, assignment), work.folder / "codes.parquet")
-        pq.write_table(catalog.table, work.folder / "items.parquet", compression="zstd")
-        measured = {**to_dict(report), "agreement_lift": report.agreement_lift}
-        storage.write_json(work.folder / "report.json", measured)
-        return StageResult({"domain": domain.name, "sizes": list(sizes), **measured})
+        return write_codes(work.folder, domain, split, assignment, quantizer.config.code_sizes)
 
     return run_stage(out, stage=STAGE, config={}, inputs=inputs, make=make)
+
+
+def write_codes(
+    folder: Path,
+    domain: Domain,
+    split: Split,
+    assignment: Assignment,
+    sizes: tuple[int, ...],
+) -> StageResult:
+    """Write a domain's codes, its items and the report; `sizes` (L,) are entries per position."""
+    report = report_codes(assignment, find_neighbours(split, len(domain.catalog)), sizes)
+    pq.write_table(_table(domain.catalog, assignment), folder / "codes.parquet")
+    pq.write_table(domain.catalog.table, folder / "items.parquet", compression="zstd")
+    measured = {**to_dict(report), "agreement_lift": report.agreement_lift}
+    storage.write_json(folder / "report.json", measured)
+    return StageResult({"domain": domain.name, "sizes": list(sizes), **measured})
 
 
 def read_codes(folder: Path, images: Path | None = None) -> CodedCatalog:

@@ -19,7 +19,8 @@ from utgrec.catalog import Domain
 from utgrec.config import fingerprint, require, to_dict
 from utgrec.data.split import Split
 from utgrec.errors import MissingDependency
-from utgrec.evaluation.protocol import System
+from utgrec.evaluation.protocol import System, evaluate, sample_users
+from utgrec.evaluation.result import Evaluation
 from utgrec.progress import Progress, silent
 
 S = TypeVar("S")
@@ -38,6 +39,22 @@ class FitInput(NamedTuple):
     def item_count(self) -> int:
         """Items of the catalogue, N."""
         return len(self.domain.catalog)
+
+    def validation_users(self, most: int) -> npt.NDArray[np.int64]:
+        """Users to measure on while settings are chosen or training is stopped."""
+        return sample_users(self.split, most, (self.seed, 3))
+
+    def validate(self, system: System, users: npt.NDArray[np.int64]) -> Evaluation:
+        """How well a system guesses the validation items of some users, at 10."""
+        return evaluate(
+            system,
+            self.split,
+            part="valid",
+            item_count=self.item_count,
+            ks=(10,),
+            exclude_seen=self.exclude_seen,
+            users=users,
+        )
 
 
 class Family(Protocol[S]):
@@ -103,14 +120,6 @@ def scratch(given: FitInput, name: str, made_from: Any) -> Path:
 def settings_key(settings: Any) -> dict[str, Any]:
     """Settings as JSON values, with the name of their class."""
     return {"class": type(settings).__name__, **to_dict(settings)}
-
-
-def validation_users(split: Split, most: int, seed: int) -> npt.NDArray[np.int64]:
-    """Users to measure on while settings are chosen or training is stopped; (at most `most`,)."""
-    users = split.evaluated
-    if len(users) <= most:
-        return users
-    return np.sort(np.random.default_rng([seed, 3]).choice(users, most, replace=False))
 
 
 def import_optional(module: str, family: str) -> Any:

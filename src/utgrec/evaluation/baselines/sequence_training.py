@@ -8,12 +8,10 @@ from utgrec.evaluation.baselines.family import (
     FitInput,
     scratch,
     settings_key,
-    validation_users,
 )
 from utgrec.evaluation.baselines.sequence_config import SequenceConfig
 from utgrec.evaluation.baselines.sequence_model import SequenceModel, SequenceSystem
 from utgrec.evaluation.baselines.windows import WindowBatches
-from utgrec.evaluation.protocol import evaluate
 from utgrec.progress import Progress
 from utgrec.training.trainer import TrainerConfig, train
 
@@ -78,20 +76,11 @@ def train_sequence_model(
 def _validator(
     system: SequenceSystem, given: FitInput, most: int
 ) -> Callable[[], dict[str, float]] | None:
-    users = validation_users(given.split, most, given.seed)
+    users = given.validation_users(most)
     if len(users) == 0:
         return None
 
     def measure() -> dict[str, float]:
-        result = evaluate(
-            system,
-            given.split,
-            part="valid",
-            item_count=given.item_count,
-            ks=(10,),
-            exclude_seen=given.exclude_seen,
-            users=users,
-        )
-        return {METRIC: result.mean(METRIC)}
+        return {METRIC: given.validate(system, users).mean(METRIC)}
 
     return measure

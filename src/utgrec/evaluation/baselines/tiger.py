@@ -25,26 +25,14 @@ from utgrec.evaluation.generative import (
     make_validator,
 )
 from utgrec.progress import Progress, silent
-from utgrec.recommender.causal import CausalSizes
-from utgrec.recommender.train import RecommenderConfig, read_recommender, train_recommender
+from utgrec.recommender.train import (
+    RecommenderConfig,
+    read_recommender,
+    tiny_recommender,
+    train_recommender,
+)
 from utgrec.tokenizer.codes import read_codes
 from utgrec.training.trainer import TrainerConfig
-
-
-def default_recommender() -> RecommenderConfig:
-    """The recommender of the recipe `tiny`."""
-    return RecommenderConfig(
-        sizes=CausalSizes(),
-        batch_size=1024,
-        trainer=TrainerConfig(
-            steps=2000,
-            learning_rate=3e-3,
-            weight_decay=0.05,
-            warmup_share=0.05,
-            validate_every=500,
-            patience=4,
-        ),
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +47,7 @@ class TigerConfig:
     """Codes made from the vector; one more numbers items of equal codes."""
     size: int = 256
     """Entries of each codebook, K."""
-    recommender: RecommenderConfig = dataclasses.field(default_factory=default_recommender)
+    recommender: RecommenderConfig = dataclasses.field(default_factory=tiny_recommender)
     """The recommender and its training; its seed is replaced by that of the fit."""
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
     """How the recommender is validated while it trains; its seed is replaced likewise."""
@@ -125,7 +113,7 @@ class _Tiger(Generic[C]):
                 trainer=dataclasses.replace(base.trainer, learning_rate=rate),
             )
             for dropout in (0.1, 0.2)
-            for rate in (1e-3, 3e-3)
+            for rate in (1e-3, 2e-3)
         ]
         grid = {"text_width": (32, 64, 128), "size": (64, 128, 256), "recommender": recommenders}
         return grid_trials(self.default, grid, budget)

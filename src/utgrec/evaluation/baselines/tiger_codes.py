@@ -12,21 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from utgrec import storage
-from utgrec.catalog import Catalog, Ints
-from utgrec.config import fingerprint, require, to_dict
-from utgrec.data.neighbours import find_neighbours
+from utgrec.catalog import Ints
+from utgrec.config import fingerprint, require
 from utgrec.data.split import leave_one_out
 from utgrec.errors import InputError
 from utgrec.evaluation.baselines.family import FitInput
 from utgrec.evaluation.baselines.residual_codes import Codes, number_collisions
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.assignment import Assignment
-from utgrec.tokenizer.codes import STAGE
-from utgrec.tokenizer.report import report_codes
+from utgrec.tokenizer.codes import STAGE, write_codes
 
 
 class UniqueCodes(NamedTuple):
@@ -51,18 +46,12 @@ def write_tiger_codes(
         quantize: called with the items that occur in training and a folder for checkpoints; codes
             of all items, not yet unique, (N, L - 1).
     """
-    domain, catalog = given.domain, given.domain.catalog
+    domain = given.domain
 
     def make(work: Workspace) -> StageResult:
         short = quantize(np.unique(given.split.train), work.checkpoints)
         unique = make_unique(short, size)
-        neighbours = find_neighbours(given.split, len(catalog))
-        report = report_codes(unique.assignment, neighbours, unique.sizes)
-        pq.write_table(_table(catalog, unique.assignment), work.folder / "codes.parquet")
-        pq.write_table(catalog.table, work.folder / "items.parquet", compression="zstd")
-        measured = {**to_dict(report), "agreement_lift": report.agreement_lift}
-        storage.write_json(work.folder / "report.json", measured)
-        return StageResult({"domain": domain.name, "sizes": list(unique.sizes), **measured})
+        return write_codes(work.folder, given.domain, given.split, unique.assignment, unique.sizes)
 
     inputs = {"tokenizer": fingerprint(config), f"domain {domain.name}": domain.fingerprint}
     run_stage(out, stage=STAGE, config=config, inputs=inputs, make=make)
@@ -121,15 +110,3 @@ def check_domain(given: FitInput) -> None:
             f"the split is not the leave-one-out of domain {given.domain.name!r}, which is what "
             "the recommender is trained on; pass leave_one_out(domain)"
         )
-
-
-def _table(catalog: Catalog, assignment: Assignment) -> pa.Table:
-    flat = pa.array(assignment.codes.ravel(), pa.int16())
-    return pa.table(
-        {
-            "item_id": catalog.item_ids,
-            "codes": pa.FixedSizeListArray.from_arrays(flat, assignment.codes.shape[1]),
-            "conflict": assignment.conflict,
-            "distance": assignment.distance,
-        }
-    )

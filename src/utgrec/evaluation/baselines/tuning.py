@@ -19,9 +19,7 @@ from utgrec.evaluation.baselines.family import (
     FitInput,
     scratch,
     settings_key,
-    validation_users,
 )
-from utgrec.evaluation.protocol import evaluate
 from utgrec.progress import Progress, silent
 
 METRIC = "ndcg@10"
@@ -82,7 +80,7 @@ def tune(
         InputError: nobody has a validation item.
     """
     require(max_users >= 1, f"max_users must be at least 1, got {max_users}")
-    users = validation_users(given.split, max_users, given.seed)
+    users = given.validation_users(max_users)
     if len(users) == 0:
         raise InputError(
             f"domain {given.domain.name!r} has no user with 3 interactions, so there are no "
@@ -115,15 +113,7 @@ def _try(
     started = time.monotonic()
     system = family.fit(given, settings, progress)
     seconds = time.monotonic() - started
-    evaluation = evaluate(
-        system,
-        given.split,
-        part="valid",
-        item_count=given.item_count,
-        ks=(10,),
-        exclude_seen=given.exclude_seen,
-        users=users,
-    )
+    evaluation = given.validate(system, users)
     metrics = {name: evaluation.mean(name) for name in ("recall@10", METRIC)}
     trial = Trial(settings, metrics, round(seconds, 3))
     path.parent.mkdir(parents=True, exist_ok=True)
