@@ -5,6 +5,7 @@ from utgrec.decoding.causal import CausalState, LeanCausal
 from utgrec.decoding.exact import exact_causal_scores, exact_scores
 from utgrec.decoding.filters import AllowedItems, Exclusions
 from utgrec.decoding.models import make_beam_model
+from utgrec.decoding.ranked import ItemTable, RankedSearch, make_search
 from utgrec.decoding.t5 import LeanT5, T5State
 from utgrec.decoding.trie import CodeTrie
 
@@ -16,11 +17,14 @@ __all__ = [
     "CodeTrie",
     "Exclusions",
     "Hits",
+    "ItemTable",
     "LeanCausal",
     "LeanT5",
+    "RankedSearch",
     "Step",
     "T5State",
     "exact_causal_scores",
     "exact_scores",
     "make_beam_model",
+    "make_search",
 ]

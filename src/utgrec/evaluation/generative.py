@@ -5,14 +5,13 @@ Shapes: B users · k recommendations per user · N items · L codes per item.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from utgrec.config import require
-from utgrec.decoding import BeamSearch, CodeTrie, make_beam_model
+from utgrec.decoding import CodeTrie, make_beam_model, make_search
 from utgrec.evaluation.protocol import Query, Recommendations, evaluate, sample_users
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
 from utgrec.recommender.model import GenerativeRecommender
@@ -27,12 +26,18 @@ class DecodingConfig:
     """Beams kept per user; stated with every figure, since wider beams find more."""
     precision: str = "bf16"
     """bf16 or fp32 arithmetic."""
+    ranking_weight: float = 1.0
+    """Weight of the item vectors beside the codes in an item's score; 0 ranks by codes alone."""
 
     def __post_init__(self) -> None:
         require(self.beam >= 1, f"beam must be at least 1, got {self.beam}")
         require(
             self.precision in ("bf16", "fp32"),
             f"precision is bf16 or fp32, got {self.precision!r}",
+        )
+        require(
+            self.ranking_weight >= 0,
+            f"ranking_weight must be at least 0, got {self.ranking_weight}",
         )
 
 
@@ -56,7 +61,15 @@ class GenerativeSystem:
         self._encoder = HistoryEncoder(domain, codes, vocabulary, max_items)
         dtype = torch.bfloat16 if decoding.precision == "bf16" else torch.float32
         lean = make_beam_model(model, vocabulary.code_length, dtype)
-        self._search = BeamSearch[Any](lean, vocabulary, CodeTrie.build(codes))
+        self._search = make_search(
+            model,
+            lean,
+            vocabulary,
+            CodeTrie.build(codes),
+            domain,
+            codes,
+            decoding.ranking_weight,
+        )
 
     def recommend(self, query: Query, k: int, *, exclude_seen: bool) -> Recommendations:
         """The best k items for each user; without those of the history if `exclude_seen`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict, to_dict
+from utgrec.recommender.networks import know_items
 from utgrec.recommender.train import STAGE, RecommenderConfig, common_sizes, continue_recommender
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import STAGE as CODES
@@ -32,6 +33,7 @@ def lend_recommender(start: Path, domain: Domain, codes: Path, out: Path) -> sto
 
     def make(work: Workspace) -> StageResult:
         model, vocabulary = continue_recommender(start, [domain], sizes, config)
+        know_items(model, [], vocabulary)  # those of other domains cannot be met here
         model.save(work.folder / "model")
         storage.write_json(work.folder / "vocabulary.json", to_dict(vocabulary))
         facts = {

@@ -12,11 +12,17 @@ from utgrec.config import from_dict, require, to_dict
 from utgrec.data.split import leave_one_out
 from utgrec.errors import SettingsMismatch
 from utgrec.progress import Progress, silent
-from utgrec.recommender.causal import CausalSizes
+from utgrec.recommender.causal import CausalRecommender, CausalSizes, RankingConfig
 from utgrec.recommender.domain_tokens import copy_token, leave_unnamed
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.model import GenerativeRecommender
-from utgrec.recommender.networks import Sizes, create_network, load_network, make_batches
+from utgrec.recommender.networks import (
+    Sizes,
+    create_network,
+    know_items,
+    load_network,
+    make_batches,
+)
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import STAGE as CODES
@@ -48,6 +54,8 @@ class RecommenderConfig:
     """Several domains are drawn by their number of samples to this power: 0 is equal shares."""
     label_smoothing: float = 0.0
     """Share of the target's probability spread over all tokens in training."""
+    ranking: RankingConfig = dataclasses.field(default_factory=RankingConfig)
+    """How item vectors are trained, where the network has them."""
     domain_slots: int = 32
     """Domain tokens: one for each domain that the recommender ever knows, and one for any."""
     unnamed_share: float = 0.1
@@ -128,13 +136,16 @@ def train_recommender(
                 domains=tuple(domain.name for domain in domains),
                 domain_slots=config.domain_slots,
             )
-            model = create_network(config.sizes, vocabulary, config.label_smoothing)
+            model = create_network(
+                config.sizes, vocabulary, config.label_smoothing, config.ranking
+            )
         else:
             model, vocabulary = continue_recommender(start, domains, sizes, config)
         coded = [
             _coded(domain, read_codes(folder))
             for domain, folder in zip(domains, codes, strict=True)
         ]
+        know_items(model, coded, vocabulary)
         batches = make_batches(
             config.sizes,
             coded,
@@ -207,6 +218,8 @@ def continue_recommender(
             own = vocabulary.domain_token(domain.name)
             copy_token(model, vocabulary, vocabulary.any_domain, own)
     model.label_smoothing = config.label_smoothing
+    if isinstance(model, CausalRecommender):
+        model.ranking = config.ranking
     return model, vocabulary
 
 
