@@ -25,6 +25,7 @@ from utgrec.evaluation.generative import (
     make_validator,
 )
 from utgrec.progress import Progress, silent
+from utgrec.recommender.causal import CausalSizes
 from utgrec.recommender.train import (
     RecommenderConfig,
     read_recommender,
@@ -33,6 +34,13 @@ from utgrec.recommender.train import (
 )
 from utgrec.tokenizer.codes import read_codes
 from utgrec.training.trainer import TrainerConfig
+
+
+def tiger_recommender() -> RecommenderConfig:
+    """The recommender of the recipe `tiny`, which writes codes and knows no item vectors."""
+    base = tiny_recommender()
+    sizes = CausalSizes(width=256, feed_forward=1024, dropout=0.2, item_vectors=False)
+    return dataclasses.replace(base, sizes=sizes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +55,7 @@ class TigerConfig:
     """Codes made from the vector; one more numbers items of equal codes."""
     size: int = 256
     """Entries of each codebook, K."""
-    recommender: RecommenderConfig = dataclasses.field(default_factory=tiny_recommender)
+    recommender: RecommenderConfig = dataclasses.field(default_factory=tiger_recommender)
     """The recommender and its training; its seed is replaced by that of the fit."""
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
     """How the recommender is validated while it trains; its seed is replaced likewise."""
