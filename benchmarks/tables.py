@@ -2,8 +2,8 @@
 
     python benchmarks/tables.py office industrial --work runs
 
-A name is one of benchmarks/plans/*.toml. Finished cells are reused, so an interrupted benchmark goes
-on. The domains are research data that stay outside the project (see their README).
+A name is one of benchmarks/plans/*.toml. Finished cells are reused, so an interrupted benchmark
+goes on. The domains are research data that stay outside the project (see their README).
 """
 
 import argparse
@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 
 from real_domains import K_CORE, SHARED, machine
-
 from utgrec import storage
 from utgrec.comparison import compare, read_plan
 from utgrec.data.prepare import TableOptions, prepare_table

@@ -63,7 +63,7 @@ PUBLIC = {
         "ItemTable",
         "LeanCausal",
         "LeanT5",
-        "RankedSearch",
+        "MixedSearch",
         "Step",
         "T5State",
         "exact_causal_scores",

@@ -119,7 +119,9 @@ class TestLoss:
         torch.manual_seed(0)
         sizes = CausalSizes(width=16, heads=2, feed_forward=32, dropout=0.5)
         model = CausalRecommender(sizes, VOCABULARY, label_smoothing=0.3)
-        batch = WindowBatch(domains(2), domains(2), draw_items(2, 5), torch.ones(2, 5, dtype=torch.bool))
+        batch = WindowBatch(
+            domains(2), domains(2), draw_items(2, 5), torch.ones(2, 5, dtype=torch.bool)
+        )
         model.eval()
         assert model(batch)["loss"] == model(batch)["loss"]
         model.train()

@@ -62,7 +62,9 @@ def origin(resolved: Resolved, domain: Domain, task: Task) -> Origin:
     inputs = {f"domain {domain.name}": domain.fingerprint}
     config: dict[str, Any] = {"exclude_seen": plan.exclude_seen, "seed": task.seed}
     if task.kind == "tuning":
-        return Origin({**config, "family": task.system, "budget": plan.budget_of(task.system)}, inputs)
+        return Origin(
+            {**config, "family": task.system, "budget": plan.budget_of(task.system)}, inputs
+        )
     system = find_system(plan, task.system)
     config |= {"system": system.name, "ks": list(KS)}
     if system.family is not None:

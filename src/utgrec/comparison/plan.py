@@ -155,7 +155,6 @@ class ComparisonPlan:
             not unknown, f"there is no group {', '.join(unknown)}; there are {', '.join(GROUPINGS)}"
         )
 
-
     def budget_of(self, family: str) -> int:
         """Settings that are tried for a family."""
         return self.budgets.get(family, self.budget)

@@ -10,10 +10,10 @@ history anew for each. docs/recommender.md compares the two.
 
 With item vectors (`item_vectors.py`) the same states also rank whole items: a state should be near
 the vector of the item that comes next. That trains the trunk better than codes alone, and in
-decoding it puts the items that were written into a better order (`decoding/ranked.py`).
+decoding it is a second voice about every item (`decoding/mixed.py`).
 
-Shapes: B histories · T items · N positions that write · n known items · L codes per item · M width ·
-A heads · V token ids.
+Shapes: B histories · T items · N positions that write · n known items · L codes per item ·
+M width · A heads · V token ids.
 """
 
 import dataclasses
@@ -280,7 +280,7 @@ class CausalRecommender(GenerativeRecommender):
         if count <= self.ranking.most_items:
             return torch.arange(count, device=rows.device), rows
         drawn = torch.randint(count, (self.ranking.most_items,), device=rows.device)
-        wanted = torch.cat([rows, drawn]).unique()
+        wanted = torch.unique(torch.cat([rows, drawn]))
         return wanted, torch.searchsorted(wanted, rows)
 
     def _softmax_loss(self, asked: Tensor, vectors: Tensor, place: Tensor) -> Tensor:

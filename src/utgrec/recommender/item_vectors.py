@@ -21,10 +21,10 @@ class ItemVectors(nn.Module):
     keys: Tensor  # (n,), int64, ascending
 
     def __init__(self, keys: Tensor, width: int, bits: int, code_length: int) -> None:
-        """All vectors start at zero. `keys` are those of `item_keys`; order and repeats are free."""
+        """All vectors start at zero. `keys` are those of `item_keys`, in any order."""
         super().__init__()
         self.bits, self.length = bits, code_length
-        self.register_buffer("keys", keys.unique())
+        self.register_buffer("keys", torch.unique(keys))
         self.own = nn.Embedding(max(len(self.keys), 1), width)
         nn.init.zeros_(self.own.weight)
 
@@ -55,7 +55,6 @@ class ItemVectors(nn.Module):
         """Code tokens of the known items, row by row: (n, L)."""
         shifts = torch.arange(self.length - 1, -1, -1, device=self.keys.device) * self.bits
         return (self.keys[:, None] >> shifts) & ((1 << self.bits) - 1)
-
 
     def knowing(self, keys: Tensor) -> "ItemVectors":
         """The same for other known items: those that had a vector keep it, new ones get zeros."""

@@ -26,6 +26,7 @@ from utgrec.evaluation.generative import (
 )
 from utgrec.progress import Progress, silent
 from utgrec.recommender.causal import CausalSizes
+from utgrec.recommender.companions import CompanionsConfig
 from utgrec.recommender.train import (
     RecommenderConfig,
     read_recommender,
@@ -40,7 +41,7 @@ def tiger_recommender() -> RecommenderConfig:
     """The recommender of the recipe `tiny`, which writes codes and knows no item vectors."""
     base = tiny_recommender()
     sizes = CausalSizes(width=256, feed_forward=1024, dropout=0.2, item_vectors=False)
-    return dataclasses.replace(base, sizes=sizes)
+    return dataclasses.replace(base, sizes=sizes, companions=CompanionsConfig(neighbours=0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
