@@ -30,7 +30,6 @@ from utgrec.recommender.companions import CompanionsConfig
 from utgrec.recommender.train import (
     RecommenderConfig,
     read_recommender,
-    tiny_recommender,
     train_recommender,
 )
 from utgrec.tokenizer.codes import read_codes
@@ -38,10 +37,21 @@ from utgrec.training.trainer import TrainerConfig
 
 
 def tiger_recommender() -> RecommenderConfig:
-    """The recommender of the recipe `tiny`, which writes codes and knows no item vectors."""
-    base = tiny_recommender()
-    sizes = CausalSizes(width=256, feed_forward=1024, dropout=0.2, item_vectors=False)
-    return dataclasses.replace(base, sizes=sizes, companions=CompanionsConfig(neighbours=0))
+    """The recommender of this project without item vectors and companions: codes speak alone."""
+    return RecommenderConfig(
+        sizes=CausalSizes(width=256, feed_forward=1024, dropout=0.2, item_vectors=False),
+        companions=CompanionsConfig(neighbours=0),
+        batch_size=1024,
+        most_epochs=100,
+        trainer=TrainerConfig(
+            steps=2500,
+            learning_rate=2e-3,
+            weight_decay=0.05,
+            warmup_share=0.05,
+            validate_every=250,
+            patience=3,
+        ),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
