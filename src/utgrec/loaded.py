@@ -19,7 +19,7 @@ class Recommendation(NamedTuple):
     """One recommended item."""
 
     item: Item
-    score: float  # log-probability of the item's codes
+    score: float  # log-probability of the item
 
 
 class LoadedRun:

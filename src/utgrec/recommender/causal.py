@@ -265,7 +265,7 @@ class CausalRecommender(GenerativeRecommender):
         vectors = self.code_vectors(self.items.tokens()[wanted])  # (n, M)
         own = vectors + self.items.own.weight[wanted]
         asked = self.rank_state(states[ranked]).float()  # (N, M)
-        total = asked.new_zeros(())
+        total: Tensor = asked.new_zeros(())
         for chosen, table in ((~alone, own), (alone, vectors)):
             total = total + self._softmax_loss(asked[chosen], table, place[chosen]).sum()
         return total / max(len(rows), 1)
