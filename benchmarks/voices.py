@@ -1,10 +1,10 @@
 """What is each voice of a recommender worth? A finished run with voices left out.
 
-    python benchmarks/voices.py runs/compare/office/runs/office/UTGRec/seed-* --domain runs/domains/office
+    python benchmarks/voices.py runs/office --domain domains/office
 
-Codes alone, vectors alone, counts alone, pairs, and the mixture that the run's validation items found
-best, on all test items, seen items removed, with the run's own beam. The weights of the parts are the
-mixture's own; a voice alone has no weight to choose.
+Codes alone, vectors alone, counts alone, pairs, and the mixture that the run's validation items
+found best, on all test items, seen items removed, with the run's own beam. The weights of the parts
+are the mixture's own; a voice alone has no weight to choose.
 """
 
 import argparse
