@@ -3,8 +3,8 @@
     python benchmarks/ablations.py runs/office --domain domains/office --work runs/ablations
 
 Takes the codes of a finished run and trains its recommender anew with one setting changed, for
-every seed. Kept are NDCG@10 of all validation and test items, with the mixture that validation found
-("mixed") and with the network alone. Finished trainings are reused.
+every seed. Kept are NDCG@10 of all validation and test items, with the mixture that validation
+found ("mixed") and with the network alone. Finished trainings are reused.
 """
 
 import argparse
