@@ -31,7 +31,8 @@ def comparison_table(domain: str, compared: Values) -> Table:
             share = row["oracle_share"]
             cells.append("" if share is None else f"{share['value']:.1%}")
         table.add_row(*(Text(cell) for cell in cells))
-    notes = ["± is half of the 95 % interval over users."]
+    notes = [f"Split: {compared['split']}."] if "split" in compared else []
+    notes.append("± is half of the 95 % interval over users.")
     notes += (
         ["The oracle is the best that anybody can do in this simulation."] if with_oracle else []
     )

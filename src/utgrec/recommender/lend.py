@@ -8,6 +8,7 @@ from pathlib import Path
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict, to_dict
+from utgrec.data.split import trained_facts
 from utgrec.recommender.train import STAGE, RecommenderConfig, common_sizes, continue_recommender
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import STAGE as CODES
@@ -36,6 +37,7 @@ def lend_recommender(start: Path, domain: Domain, codes: Path, out: Path) -> sto
         storage.write_json(work.folder / "vocabulary.json", to_dict(vocabulary))
         facts = {
             "domains": [domain.name],
+            **trained_facts(domain),
             "samples": 0,
             "best_step": 0,
             "steps_done": 0,

@@ -9,7 +9,7 @@ import torch
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict, require, to_dict
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain, trained_facts
 from utgrec.errors import SettingsMismatch
 from utgrec.progress import Progress, silent
 from utgrec.recommender.causal import CausalSizes
@@ -165,6 +165,7 @@ def train_recommender(
         write_losses(work.folder / "losses.jsonl", trained)
         facts = {
             "domains": [domain.name for domain in domains],
+            **trained_facts(*domains),
             "samples": batches.samples,
             "best_step": trained.best_step,
             "steps_done": trained.steps_done,
@@ -237,7 +238,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 
 
 def _coded(domain: Domain, coded: CodedCatalog) -> CodedDomain:
-    return CodedDomain(domain.name, coded.codes, leave_one_out(domain))
+    return CodedDomain(domain.name, coded.codes, split_domain(domain))
 
 
 def common_sizes(
