@@ -68,8 +68,13 @@ def prepare_table(
         StorageError: `out` exists and is no domain folder.
     """
     source = Path(source)
-    options = dataclasses.replace(options, name=options.name or source.resolve().name)
+    options = name_of(options, source)
     return prepare_source(table_source(source, options), Path(out), options, progress)
+
+
+def name_of(options: TableOptions, source: Path) -> TableOptions:
+    """The options with a name: the source folder's if they have none."""
+    return dataclasses.replace(options, name=options.name or source.resolve().name)
 
 
 def table_source(source: Path, options: TableOptions) -> Source:

@@ -23,7 +23,8 @@ class SplitOptions:
     test_share: float = 0.1
     """global-time: share of the interactions that are the latest."""
     valid_from: str = ""
-    """global-time: ISO date or time from which nothing trains, instead of the shares."""
+    """global-time: ISO date or time from which nothing trains, instead of the shares; or ms:N,
+    milliseconds since 1970."""
     test_from: str = ""
     """global-time: ISO date or time from which everything is test, instead of the shares."""
 
@@ -102,7 +103,8 @@ def split_counts(split: Split, interactions: int) -> dict[str, int]:
 def _ms(text: str) -> int:
     from utgrec.data.times import parse_moment
 
-    ms = parse_moment(text)
+    exact = text.removeprefix("ms:")
+    ms = int(exact) if text != exact and exact.isdecimal() else parse_moment(text)
     require(ms is not None, f"{text!r} is no date or time in ISO 8601, such as 2018-06-30")
     assert ms is not None
     return int(ms)

@@ -282,11 +282,36 @@ def _warnings(values: dict[str, Any], facts: dict[str, Any]) -> list[str]:
         found.append(
             f"{sum(values['rejected'].values()):,} rows were set aside (rejected.parquet)."
         )
+    found += _odd_values(facts)
     unread = facts.get("items", {}).get("unreadable_prices", 0)
     if unread:
         found.append(f"{unread:,} prices could not be read and are empty.")
     if not values["licence"]:
         found.append("The terms of use of the data are not recorded (--licence).")
+    return found
+
+
+def _odd_values(facts: dict[str, Any]) -> list[str]:
+    """What was taken as it is, but may not be meant."""
+    found = []
+    for what, alike in facts.get("look_alike_ids", {}).items():
+        if alike["ids"]:
+            shown = " and ".join(repr(name) for name in alike["examples"][0])
+            found.append(
+                f"{alike['ids']:,} ids of {what} differ from another one by case or white space "
+                f"alone, such as {shown}: they count as different."
+            )
+    early = facts.get("time", {}).get("in_1970", 0)
+    if early:
+        found.append(
+            f"{early:,} interactions are in the year 1970: a time of 0 often means that there was none."
+        )
+    negative = facts.get("items", {}).get("negative_prices", 0)
+    if negative:
+        found.append(f"{negative:,} prices are negative and are empty.")
+    events = facts.get("events", {})
+    if events.get("left_out"):
+        found.append(f"{events['left_out']:,} events do not count (kinds or weights not chosen).")
     return found
 
 

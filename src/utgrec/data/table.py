@@ -60,7 +60,11 @@ def read_tables(
     Raises:
         BadTable: a file as a whole cannot be read.
     """
-    tables = [read_table(path, rejects, columns) for path in paths]
+    return join_tables([read_table(path, rejects, columns) for path in paths])
+
+
+def join_tables(tables: Sequence[Table]) -> Table:
+    """Tables of one file each, one after the other; a column that one lacks is empty there."""
     if len(tables) == 1:
         return tables[0]
     names = dict.fromkeys(name for table in tables for name in table.columns)
@@ -68,7 +72,7 @@ def read_tables(
     return Table(
         np.concatenate([table.rows for table in tables]),
         {name: _joined([table.columns.get(name) for table in tables], lengths) for name in names},
-        tuple(path.name for path in paths),
+        tuple(table.files[0] for table in tables),
         tuple(int(end) for end in np.cumsum(lengths)[:-1]),
     )
 
@@ -130,6 +134,13 @@ def read_table(path: Path, rejects: Rejects, columns: Sequence[str] | None = Non
         )
     if kind == "jsonl":
         return _read_json(path, rejects, columns)
+    return read_separated(path, kind, rejects, columns)
+
+
+def read_separated(
+    path: Path, kind: str, rejects: Rejects, columns: Sequence[str] | None = None
+) -> Table:
+    """Read a file as "csv" or "tsv", whatever its name says."""
     return _read_plain_csv(path, kind, columns) or _read_any_csv(path, kind, rejects, columns)
 
 

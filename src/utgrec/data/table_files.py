@@ -83,6 +83,18 @@ def find_tables(
     """
     if not told or not PATTERN & set(told):
         return [find_table(folder, names, told, what)]
+    found = match_files(folder, told, what)
+    for path in found:
+        format_of(path)
+    return found
+
+
+def match_files(folder: Path, told: str, what: str) -> list[Path]:
+    """The files below a folder that a name or a pattern fits, in the order of their names.
+
+    Raises:
+        BadTable: none, or the pattern leads out of the folder.
+    """
     pattern = Path(told)
     if pattern.is_absolute() or ".." in pattern.parts:
         raise BadTable(f"--{what} {told!r} leads out of {folder}; give a pattern below it")
@@ -92,8 +104,6 @@ def find_tables(
         raise BadTable(f"--{what} {told!r} is no pattern of file names ({error})") from error
     if not found:
         raise BadTable(f"{folder} has no file like {told!r} (--{what}, options.{what}_file)")
-    for path in found:
-        format_of(path)
     return found
 
 
