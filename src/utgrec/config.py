@@ -116,7 +116,11 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(entry, arguments[0]) for entry in value)
     if origin is dict:
-        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+        return isinstance(value, dict) and all(
+            isinstance(key, str) and _fits(entry, arguments[1]) for key, entry in value.items()
+        )
+    if origin is typing.Literal:
+        return value in arguments
     if hint in (int, float):
         allowed = (int,) if hint is int else (int, float)
         return isinstance(value, allowed) and not isinstance(value, bool)
@@ -128,6 +132,8 @@ def _words(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_words(option) for option in arguments if option is not type(None))
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple:
         return f"a list, each entry {_words(arguments[0])}"
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}

@@ -99,9 +99,8 @@ def assert_same_domain(first: Path, second: Path) -> None:
         one, other = (pq.read_table(folder / f"{name}.parquet") for folder in (first, second))
         assert one.schema.equals(other.schema), (name, one.schema, other.schema)
         assert one.to_pylist() == other.to_pylist(), name
-    ours, theirs = (
-        storage.read_manifest(path, "domain", "domain.json") for path in (first, second)
-    )
+    folders = (first, second)
+    ours, theirs = (storage.read_manifest(path, "domain", "domain.json") for path in folders)
     for fact in ("name", "counts", "source", "licence", "split"):
         assert ours.facts[fact] == theirs.facts[fact]
     assert ours.facts["time"]["real"] == theirs.facts["time"]["real"]

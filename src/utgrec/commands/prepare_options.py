@@ -205,7 +205,7 @@ def parse_events(given: list[str]) -> dict[str, float]:
     """
     events: dict[str, float] = {}
     for text in given:
-        kind, equals, weight = text.rpartition("=") if "=" in text else (text, "", "1")
+        kind, _, weight = text.rpartition("=") if "=" in text else (text, "", "1")
         try:
             number = float(weight)
         except ValueError as error:

@@ -258,7 +258,7 @@ def add_to(app: typer.Typer, group: typer.Typer) -> None:
         ("authors", prepare_authors, "utgrec prepare authors Instrument/ --out domains/music"),
         ("datasets", prepare_datasets, "utgrec prepare datasets saved/ --out domains/shop"),
     ):
-        add_command(group, name, example=example)(command)  # type: ignore[arg-type]
+        add_command(group, name, example=example)(command)
     add_command(
         group, "split", example="utgrec prepare split domains/shop --out domains/shop-time"
     )(prepare_split)

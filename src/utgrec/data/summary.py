@@ -304,7 +304,7 @@ def _odd_values(facts: dict[str, Any]) -> list[str]:
     early = facts.get("time", {}).get("in_1970", 0)
     if early:
         found.append(
-            f"{early:,} interactions are in the year 1970: a time of 0 often means that there was none."
+            f"{early:,} interactions are in the year 1970: a 0 often means that there was no time."
         )
     negative = facts.get("items", {}).get("negative_prices", 0)
     if negative:
