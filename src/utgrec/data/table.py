@@ -265,7 +265,13 @@ def _header(path: Path, kind: str) -> list[str]:
         raise BadTable(
             f"{path.name}, line 1: broken encoding, not UTF-8 ({error.reason}); save it as UTF-8"
         ) from error
-    names = [name.strip() for name in next(csv.reader([line], delimiter=SEPARATORS[kind]), [])]
+    try:
+        fields = next(csv.reader([line], delimiter=SEPARATORS[kind]), [])
+    except csv.Error as error:
+        raise BadTable(
+            f"{path.name}, line 1: no header that can be read ({error}); lines must end in \\n"
+        ) from error
+    names = [name.strip() for name in fields]
     if not any(names):
         raise BadTable(f"{path.name} has no header; its first line must name the columns")
     twice = sorted({name for name in names if name and names.count(name) > 1})

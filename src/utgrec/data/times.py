@@ -111,7 +111,8 @@ def read_times(
     mostly_dates = are_dates.sum() > are_numbers.sum()
     decided = unit not in ("auto", "row")
     of_numbers = unit if decided else _unit_of(numbers[are_numbers])
-    ms = np.where(are_dates, dates, np.rint(numbers * FACTORS[of_numbers]))
+    with np.errstate(over="ignore"):  # what overflows is after the year 2100
+        ms = np.where(are_dates, dates, np.rint(numbers * FACTORS[of_numbers]))
     # Positions and dates cannot be ordered against each other: the rarer kind cannot be used.
     mixed = (are_numbers if mostly_dates else are_dates) & (of_numbers == "position")
     last = 1e8 if of_numbers == "position" and not mostly_dates else YEAR_2100
