@@ -53,12 +53,22 @@ def require_types(config: Any) -> None:
     A whole number is fine where a float is asked; true and false are no numbers.
     """
     hints = typing.get_type_hints(type(config))
-    for name, hint in hints.items():
-        value = getattr(config, name)
-        require(
-            _fits(value, hint),
-            f"{type(config).__name__}: {name} must be {_words(hint)}, got {value!r}",
-        )
+    require_value_types(type(config), {name: getattr(config, name) for name in hints})
+
+
+def require_value_types(cls: type, values: dict[str, Any]) -> None:
+    """The same for values from a file, before a configuration is made of them; a list is a tuple.
+
+    Names that the class does not have are left to `from_dict`.
+    """
+    hints = typing.get_type_hints(cls)
+    for name, given in values.items():
+        hint = hints.get(name, Any)
+        if dataclasses.is_dataclass(hint) and isinstance(given, dict):
+            require_value_types(typing.cast(type, hint), given)
+            continue
+        value = tuple(given) if isinstance(given, list) else given
+        require(_fits(value, hint), f"{cls.__name__}: {name} must be {_words(hint)}, got {given!r}")
 
 
 def fingerprint(value: Any) -> str:

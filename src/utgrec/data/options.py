@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
-from utgrec.config import from_dict, require, require_types, to_dict
+from utgrec.config import from_dict, require, require_value_types, to_dict
 from utgrec.data.columns import ROLES
 from utgrec.data.events import EventOptions
 from utgrec.data.images import PILLOW_LIMIT
@@ -124,15 +124,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         require("overwrite" not in values, "overwrite is said on the command line only")
-        options = from_dict(TableOptions, values)
-        for part in (options, options.events, options.split):
-            require_types(part)
+        require_value_types(TableOptions, values)
+        from_dict(TableOptions, values)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path} is not valid TOML: {error}") from error
     except BadConfig as error:
         raise BadConfig(f"{path}: {error}") from error
-    except (TypeError, AttributeError, ValueError) as error:
-        raise BadConfig(f"{path} has a value of a wrong type ({error})") from error
     return values
 
 
