@@ -9,9 +9,9 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ import polars as pl
 from utgrec.data.rejects import Rejects
 from utgrec.data.table_files import BOM, format_of, lines, open_table, unpacked
 from utgrec.errors import BadTable
+
+T = TypeVar("T")
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
@@ -107,7 +109,7 @@ def column_names(path: Path) -> list[str]:
     """
     kind = format_of(path)
     if kind == "parquet":
-        return list(_parquet(path, lambda: pl.read_parquet_schema(path)))
+        return [str(name) for name in _parquet(path, lambda file: file.schema_arrow.names)]
     if kind == "jsonl":
         objects = (value for _, value, _ in _json_lines(path) if value is not None)
         names: dict[str, None] = {}
@@ -126,7 +128,7 @@ def read_table(path: Path, rejects: Rejects, columns: Sequence[str] | None = Non
     kind = format_of(path)
     if kind == "parquet":
         chosen = list(columns) if columns is not None else None
-        frame = _parquet(path, lambda: pl.read_parquet(path, columns=chosen))
+        frame = _parquet(path, lambda file: pl.DataFrame(pl.from_arrow(file.read(chosen))))
         return Table(
             np.arange(1, frame.height + 1, dtype=np.int64),
             {name: frame[name] for name in frame.columns},
@@ -284,8 +286,17 @@ def _is_broken(fields: list[str]) -> bool:
     return any("\udc80" <= letter <= "\udcff" for field in fields for letter in field)
 
 
-def _parquet(path: Path, read: Any) -> Any:
+def _parquet(path: Path, read: Callable[[Any], T]) -> T:
+    """Do one read of a Parquet file; by pyarrow, since polars panics on some damaged files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        return read()
-    except (pl.exceptions.PolarsError, OSError) as error:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise BadTable(f"{path.name} names a column twice: {', '.join(twice)}; rename one")
+            return read(file)
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise BadTable(f"{path.name} is not a readable Parquet file ({error})") from error

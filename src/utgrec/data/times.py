@@ -149,7 +149,8 @@ def row_times(count: int) -> Times:
 def _unit_of(numbers: npt.NDArray[np.float64]) -> str:
     if not len(numbers):
         return "s"
-    median = float(np.median(numbers))
+    with np.errstate(over="ignore"):
+        median = float(np.median(numbers))
     return next((unit for unit, limit in LIMITS if median < limit), "ns")
 
 
