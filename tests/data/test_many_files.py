@@ -172,6 +172,8 @@ def test_a_mapping_says_what_flags_say(tmp_path: Path) -> None:
         ("[split]\nkind = 'x'", "kind must be one of leave-one-out"),
         ("time_format = 'x'", "has no directive"),
         ("time_format = '%S%f'", "%f is read after a point"),
+        ("time_format = '%Y %3'", "%3 cannot be read"),
+        ("time_format = '%Y%'", "% cannot be read"),
         ("time_zone = 'Mars'", "'Mars' is unknown"),
         ("time_format = '%Y'\ntime_unit = 's'", "too much"),
         ("text_columns = 'a'", "text_columns must be a list"),

@@ -19,7 +19,7 @@ from utgrec.data.prepare import prepare_table
 from utgrec.data.recbole import prepare_recbole, read_atomic
 from utgrec.data.rejects import Rejects
 from utgrec.data.table import column_names, read_table
-from utgrec.data.times import read_times
+from utgrec.data.times import check_format, read_times
 from utgrec.data.values import id_text, read_column, read_list, read_price, read_text
 from utgrec.errors import UTGRecError
 from utgrec.tokenizer.sem_ids import read_sem_ids
@@ -124,6 +124,10 @@ def _values(data: bytes, folder: Path) -> None:
         times = read_times(pl.Series(clean, dtype=pl.String), unit)  # type: ignore[arg-type]
         assert (times.ms >= 0).all() and len(times.ms) == len(texts)
     first, *rest = clean
+    try:
+        check_format(first, "Europe/Berlin")
+    except UTGRecError:
+        return
     read_times(pl.Series(rest, dtype=pl.String), time_format=first, time_zone="Europe/Berlin")
 
 

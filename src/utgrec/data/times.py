@@ -17,6 +17,7 @@ does not exist. Real times must lie between 1970 and 2100.
 """
 
 import datetime
+import re
 import warnings
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +34,28 @@ LIMITS = (("position", 1e8), ("s", 1e11), ("ms", 1e14), ("us", 1e17))
 YEAR_1971 = 31_536_000_000  # ms
 YEAR_2100 = 4_102_444_800_000  # ms
 UTC = "UTC"
+DIRECTIVES = (
+    *(
+        "%Y",
+        "%y",
+        "%m",
+        "%b",
+        "%B",
+        "%d",
+        "%e",
+        "%j",
+        "%a",
+        "%A",
+        "%H",
+        "%I",
+        "%p",
+        "%M",
+        "%S",
+        "%f",
+    ),
+    *("%z", "%s", "%F", "%T", "%D", "%R", "%%"),
+)
+_DIRECTIVE = re.compile("%.?", re.DOTALL)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MS = datetime.timedelta(milliseconds=1)
 
@@ -68,6 +91,12 @@ def check_format(time_format: str, time_zone: str) -> None:
     require(
         not time_format or "%" in time_format.replace("%%", ""),
         f"time_format {time_format!r} has no directive such as %Y; see strptime",
+    )
+    unknown = sorted(set(_DIRECTIVE.findall(time_format)) - set(DIRECTIVES))
+    require(
+        not unknown,
+        f"time_format {time_format!r}: {', '.join(unknown)} cannot be read; directives are "
+        f"{' '.join(DIRECTIVES)}",
     )
     require(
         "%f" not in time_format.replace(".%f", ""),
@@ -202,7 +231,7 @@ def _formatted(texts: pl.Series, time_format: str, zone: str) -> npt.NDArray[np.
         warnings.simplefilter("ignore")  # advice on formats
         try:
             read = texts.str.to_datetime(pattern, time_unit="ms", strict=False)
-        except pl.exceptions.PolarsError:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             return np.full(len(texts), np.nan)
     epoch = read.dt.epoch("ms")
     return _floats(epoch if read.dtype == pl.Datetime("ms", UTC) else _in_utc(epoch, zone))
