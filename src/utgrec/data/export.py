@@ -7,7 +7,7 @@ What a format cannot say is left out and stated: the authors' folder has neither
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,11 @@ from utgrec.catalog import CORE_COLUMNS, Domain
 from utgrec.config import require
 from utgrec.data.columns import EVENT_ROLES
 from utgrec.data.derived import link_pictures
+from utgrec.data.export_authors import write_authors
 from utgrec.data.export_files import (
     Columns,
     check_names,
+    mapping_of,
     plain_name,
     sequence_field,
     text_of,
@@ -65,8 +67,6 @@ def export_domain(
     def make(work: Workspace) -> StageResult:
         folder = work.folder
         if form == "authors":
-            from utgrec.data.export_authors import write_authors
-
             left_out = write_authors(domain, folder)
         else:
             left_out = _write_tables(domain, Path(domain_folder), folder, form)
@@ -116,25 +116,6 @@ def attribute_types(table: pa.Table) -> dict[str, str]:
             )
         types[field.name] = fitting[0]
     return types
-
-
-def mapping_of(domain: Domain, **files: Any) -> dict[str, Any]:
-    """The settings that make the same domain from its export again."""
-    facts = domain.manifest.facts if domain.manifest is not None else {}
-    split: dict[str, Any] = {"kind": domain.split.kind}
-    if domain.split.kind == "global-time":
-        split |= {"valid_from": f"ms:{domain.split.valid_from}"}
-        split |= {"test_from": f"ms:{domain.split.test_from}"}
-    return {
-        "name": domain.name,
-        "source": str(facts.get("source", "")),
-        "licence": str(facts.get("licence", "")),
-        "k_core": 1,
-        "keep_untaken_items": True,
-        "exact": True,
-        **files,
-        "split": split,
-    }
 
 
 def _write_tables(domain: Domain, source: Path, folder: Path, form: Format) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.authors import IMAGES, MAPPING, PADDING, SENTENCES, SEQUENCES
-from utgrec.data.export_files import toml_of
+from utgrec.data.export_files import mapping_of, toml_of
 from utgrec.data.images import is_safe_name
 from utgrec.data.options import MAPPING as SETTINGS
 from utgrec.errors import InputError
@@ -23,8 +23,6 @@ def write_authors(domain: Domain, folder: Path) -> list[str]:
         InputError: an item or user is called like the padding, or an item with a picture has an id
             that cannot be a file name.
     """
-    from utgrec.data.export import mapping_of
-
     ids, users = domain.catalog.item_ids, domain.user_ids
     if PADDING in ids or PADDING in users:
         raise InputError(f"an id is {PADDING!r}, which is the padding there; rename it")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from utgrec.catalog import Domain
 from utgrec.errors import InputError
 
 Columns = dict[str, list[str]]
@@ -81,6 +82,25 @@ def write_separated(path: Path, separator: str, columns: Columns) -> None:
         writer = csv.writer(stream, delimiter=separator, lineterminator="\r\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
+
+
+def mapping_of(domain: Domain, **files: Any) -> dict[str, Any]:
+    """The settings that make the same domain from its export again."""
+    facts = domain.manifest.facts if domain.manifest is not None else {}
+    split: dict[str, Any] = {"kind": domain.split.kind}
+    if domain.split.kind == "global-time":
+        split |= {"valid_from": f"ms:{domain.split.valid_from}"}
+        split |= {"test_from": f"ms:{domain.split.test_from}"}
+    return {
+        "name": domain.name,
+        "source": str(facts.get("source", "")),
+        "licence": str(facts.get("licence", "")),
+        "k_core": 1,
+        "keep_untaken_items": True,
+        "exact": True,
+        **files,
+        "split": split,
+    }
 
 
 def toml_of(settings: Mapping[str, Any]) -> str:
