@@ -1,0 +1,125 @@
+"""Connections that only go to public addresses: the address that was checked is the one used.
+
+A name is resolved anew for every connection, every address of the answer is checked, and the
+connection is made to the checked address itself. The name still goes into the Host header and into
+the TLS handshake, where the certificate must match it.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+import httpcore2
+
+from utgrec.data.pictures.addresses import is_public
+
+MOST_ADDRESSES = 4  # of one name that are tried
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+SocketOption = httpcore2.SOCKET_OPTION
+
+
+class RefusedAddress(Exception):
+    """A host has no public address."""
+
+
+class UnknownHost(Exception):
+    """A name does not exist."""
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """All network addresses of a host, as the system's resolver gives them."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class Edge(NamedTuple):
+    """Where the network begins; tests put their own in place."""
+
+    resolve: Resolve = resolve
+    backend: httpcore2.AsyncNetworkBackend | None = None  # None = real connections
+    ssl_context: ssl.SSLContext | None = None  # None = the system's certificates
+
+
+class CheckedBackend(httpcore2.AsyncNetworkBackend):
+    """Connects to checked addresses only."""
+
+    def __init__(self, edge: Edge, *, allow_private: bool) -> None:
+        self._resolve = edge.resolve
+        self._inner = edge.backend or httpcore2.AnyIOBackend()
+        self._allow_private = allow_private
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """Connect to the first address of `host` that may be used and answers.
+
+        Raises:
+            UnknownHost, RefusedAddress: there is no such address.
+        """
+        addresses = await self._addresses(host, port, timeout)
+        problem: Exception | None = None
+        for address in addresses:
+            try:
+                return await self._inner.connect_tcp(
+                    address, port, timeout, local_address, socket_options
+                )
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                problem = error
+        assert problem is not None
+        raise problem
+
+    async def _addresses(self, host: str, port: int, timeout: float | None) -> list[str]:
+        try:
+            async with asyncio.timeout(timeout):
+                found = await self._resolve(host, port)
+        except TimeoutError as error:
+            raise httpcore2.ConnectTimeout(f"resolving {host} takes too long") from error
+        except socket.gaierror as error:
+            if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)):
+                raise UnknownHost(f"{host} ({error.strerror})") from error
+            raise httpcore2.ConnectError(f"{host} cannot be resolved: {error.strerror}") from error
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label of more than 63 bytes
+            raise UnknownHost(f"{host} ({error})") from error
+        if not self._allow_private:
+            public = [address for address in found if is_public(address)]
+            if found and not public:
+                raise RefusedAddress(f"{host} is {', '.join(sorted(found)[:3])}")
+            found = public
+        if not found:
+            raise UnknownHost(f"{host} has no address")
+        return found[:MOST_ADDRESSES]
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """Never: a web address does not lead to a socket file."""
+        raise RefusedAddress(path)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+def make_pool(
+    edge: Edge, connections: int, *, allow_private: bool, context: ssl.SSLContext
+) -> httpcore2.AsyncConnectionPool:
+    """A pool of connections to one host. One for each host: its cost grows with its size."""
+    return httpcore2.AsyncConnectionPool(
+        ssl_context=context,
+        max_connections=connections,
+        max_keepalive_connections=connections,
+        keepalive_expiry=15.0,
+        network_backend=CheckedBackend(edge, allow_private=allow_private),
+    )
