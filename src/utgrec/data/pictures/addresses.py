@@ -84,8 +84,11 @@ def read_target(url: str, base: str | None = None) -> Target | Result:
         return failed("scheme not allowed" if base is None else wrong, f"{scheme}: {shown}")
     if parsed.userinfo:
         return failed("credentials in address", f"of the host {host}")
-    if not host or "%" in host:
+    labels = host.removesuffix(".").split(".")
+    if "%" in host or not all(0 < len(label) < 64 for label in labels):
         return failed(wrong, f"no host: {shown}")
+    if port is not None and not 0 < port < 65536:
+        return failed(wrong, f"no port: {shown}")
     parsed = parsed.copy_with(fragment=None)
     return Target(
         url=str(parsed),

@@ -5,8 +5,6 @@ preparation, so that preparing again still knows its own work; `files`, and with
 fingerprint, become those of the new content.
 """
 
-import contextlib
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ import pyarrow.parquet as pq
 
 from utgrec import storage
 from utgrec.catalog import DOMAIN_MANIFEST
+from utgrec.data.derived import link
 from utgrec.data.pictures.outcomes import TEMPORARY, Result
 from utgrec.errors import SettingsMismatch
 
@@ -151,15 +150,6 @@ def _keep_extras(old: Path, new: Path) -> None:
             shutil.copytree(extra, new / extra.name, copy_function=link_as_copy)
         else:
             link(extra, new / extra.name)
-
-
-def link(source: Path, target: Path) -> None:
-    """The same file at another place; a copy where the file system has no links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(OSError):
-        os.link(source, target)
-        return
-    shutil.copyfile(source, target)
 
 
 def link_as_copy(source: str, target: str) -> str:

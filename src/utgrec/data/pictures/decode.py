@@ -106,10 +106,6 @@ def _fitting(image: "Image", max_side: int) -> "Image":
 
     if image.mode.startswith("I;16"):  # 16 bits of grey: the upper 8 are kept
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        span = 65535.0 if values.max(initial=0.0) > 255 else 255.0
-        image = Image.fromarray((values.clip(0, span) * (255.0 / span)).astype(np.uint8))
     see_through = "transparency" in image.info or image.mode in ("PA", "La", "RGBa")
     if see_through and image.mode not in ("LA", "RGBA"):
         image = image.convert("RGBA")
