@@ -56,7 +56,7 @@ def clean(
     `utgrec inspect` counts what there is to clean. Dropped items and interactions are listed with
     their reason in rejected.parquet.
     """
-    from utgrec.data.cleaning import CleanOptions, clean_domain
+    from utgrec.data.cleaning.clean import CleanOptions, clean_domain
 
     options = CleanOptions(
         drop_duplicate_events=drop_duplicate_events,
