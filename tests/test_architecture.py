@@ -109,7 +109,7 @@ PUBLIC = {
         "compare",
         "read_plan",
     },
-    "utgrec.report": {"write_comparison", "write_report"},
+    "utgrec.report": {"write_card", "write_comparison", "write_report"},
     "utgrec.serving": set(),
     "utgrec.commands": set(),
 }
