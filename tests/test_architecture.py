@@ -50,7 +50,7 @@ PUBLIC = {
         "Oracle",
         "write_marketplace",
     },
-    "utgrec.data.pictures": {"ImageOptions", "fetch_images"},
+    "utgrec.data.pictures": set(),
     "utgrec.tokenizer": set(),
     "utgrec.training": set(),
     "utgrec.recommender": set(),

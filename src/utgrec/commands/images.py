@@ -63,7 +63,8 @@ def images(
     What was fetched before is not fetched again: run it again to continue after an interruption, or
     to repair what failed for a while. Every address gets an outcome (image_outcomes.parquet).
     """
-    from utgrec.data.pictures import ImageOptions, fetch_images
+    from utgrec.data.pictures.fetch import fetch_images
+    from utgrec.data.pictures.options import ImageOptions
 
     manifest = fetch_images(
         folder,

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from utgrec import exchange
-from utgrec.data.pictures import ImageOptions, fetch_images
+from utgrec.data.pictures.fetch import fetch_images
 from utgrec.data.pictures.journal import Workspace
+from utgrec.data.pictures.options import ImageOptions
 
 
 def die() -> None:

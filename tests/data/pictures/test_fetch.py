@@ -10,7 +10,8 @@ from shops import files_of, outcomes_of, rows_of, write_pictured
 from web import Reply, Request, picture, serving
 
 from utgrec import Domain
-from utgrec.data.pictures import ImageOptions, fetch_images
+from utgrec.data.pictures.fetch import fetch_images
+from utgrec.data.pictures.options import ImageOptions
 from utgrec.data.pictures.outcomes import FINAL, MEANINGS, TEMPORARY
 from utgrec.errors import BadConfig, BadTable, SettingsMismatch, StorageError
 from utgrec.storage import hash_file

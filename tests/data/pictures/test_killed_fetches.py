@@ -13,7 +13,8 @@ from shops import files_of, write_pictured
 from web import Reply, Request, Web, picture, serving
 
 from utgrec import Domain
-from utgrec.data.pictures import ImageOptions, fetch_images
+from utgrec.data.pictures.fetch import fetch_images
+from utgrec.data.pictures.options import ImageOptions
 
 PROGRAM = Path(__file__).with_name("fetch_and_die.py")
 OPTIONS = ImageOptions(allow_private_addresses=True, workers=1, attempts=1)

@@ -9,9 +9,10 @@ import pytest
 from shops import outcomes_of, rows_of, write_pictured
 from web import Reply, Request, Web, edge_names, picture, serving
 
-from utgrec.data.pictures import ImageOptions, fetch_images
 from utgrec.data.pictures.download import retry_after
+from utgrec.data.pictures.fetch import fetch_images
 from utgrec.data.pictures.network import CheckedBackend, Edge, RefusedAddress
+from utgrec.data.pictures.options import ImageOptions
 
 ONE = ImageOptions(attempts=1, workers=1)
 PUBLIC = "93.184.216.34"
@@ -122,7 +123,9 @@ def test_tls_asks_for_the_name_and_checks_the_certificate(tmp_path: Path) -> Non
             folder = write_pictured(tmp_path / f"shop{len(names)}", urls)
             edge = Edge(resolve=resolve, backend=backend, ssl_context=context)
             fetch_images(folder, ONE, edge=edge)
-            assert list(outcomes_of(folder).values()) == expected
+            assert list(outcomes_of(folder).values()) == expected, [
+                row["detail"] for row in rows_of(folder)
+            ]
     assert set(names) == {"shop.example", "other.example"}
 
 

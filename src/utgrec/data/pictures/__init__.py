@@ -1,6 +1,4 @@
-"""Pictures that items name by web address: fetched, verified, made uniform, put into the domain."""
+"""Pictures that items name by web address: fetched, verified, made uniform, put into the domain.
 
-from utgrec.data.pictures.fetch import fetch_images
-from utgrec.data.pictures.options import ImageOptions
-
-__all__ = ["ImageOptions", "fetch_images"]
+`fetch.fetch_images` does it. Nothing is imported here: a decoding process loads `decode` alone.
+"""

@@ -2,7 +2,10 @@
 its content. Runs in a decoding process (`utgrec.data.pictures.decoders`)."""
 
 import hashlib
+import multiprocessing
 import os
+import signal
+import threading
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -30,6 +33,20 @@ _OTHERS = [
     (0, b"%PDF", "PDF"),
     (0, b"8BPS", "PSD"),
 ]
+
+
+def begin() -> None:
+    """Set up a decoding process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of the main process
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A killed run must not leave processes that wait for it for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def store_picture(body: bytes | Path, store: Path, *, max_pixels: int, max_side: int) -> Result:

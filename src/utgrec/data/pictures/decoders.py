@@ -3,14 +3,12 @@
 import asyncio
 import multiprocessing
 import os
-import signal
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
-from utgrec.data.pictures.decode import store_picture
+from utgrec.data.pictures.decode import begin, store_picture
 from utgrec.data.pictures.download import Body
 from utgrec.data.pictures.journal import writing
 from utgrec.data.pictures.outcomes import Result, failed
@@ -68,19 +66,5 @@ class Decoders:
 def _new_pool(workers: int) -> ProcessPoolExecutor:
     # "spawn": a fork of a process with threads may stand still for ever.
     return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=begin
     )
-
-
-def _begin() -> None:
-    """Set up a decoding process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of the main process
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """A killed run must not leave processes that wait for it for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

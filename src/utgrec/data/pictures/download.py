@@ -244,11 +244,10 @@ def retry_after(value: str, now: float) -> float | None:
 
 
 def _not_connected(error: httpcore2.ConnectError) -> Result:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return failed("bad certificate", cause.verify_message)
-        cause = cause.__cause__
+    # httpcore puts the error it maps into `args`, and cuts the chain of causes.
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return failed("bad certificate", cause.verify_message)
     return failed("connection failed", str(error))
 
 
