@@ -172,4 +172,4 @@ def test_log_chart_by_hand():
 def test_markdown_text(text: str) -> None:
     found = markdown_text(text)
     assert "\n" not in found and "<" not in found
-    assert not re.search(r"(?<!\\)[|`\[\]()#]", found)
+    assert not re.search(r"(?<!\\)[|`\[\]#]", found)

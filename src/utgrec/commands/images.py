@@ -90,6 +90,8 @@ def images(
     outcomes = manifest.facts["images"]["outcomes"]
     if failures_of(outcomes):
         terminal.say(f"Every address and what became of it: {folder / 'image_outcomes.parquet'}")
+    if "private address" in outcomes and not allow_private_addresses:
+        terminal.say("Hosts of your own network are asked only with --allow-private-addresses.")
     terminal.say(f"Next: utgrec card {folder}")
     document = {"domain": str(folder), "counts": manifest.facts["counts"]}
     document |= {"images": manifest.facts["images"], "fingerprint": manifest.fingerprint}

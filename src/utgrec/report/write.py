@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 FILE = "report.html"
-_MARKDOWN = frozenset("\\`*_[]()#|~>!$")
+_MARKDOWN = frozenset("\\`*_[]#|~>$")
 
 
 def write_report(

@@ -5,6 +5,7 @@ import ssl
 import subprocess
 from pathlib import Path
 
+import httpcore2
 import pytest
 from shops import outcomes_of, rows_of, write_pictured
 from web import Reply, Request, Web, edge_names, picture, serving
@@ -71,6 +72,7 @@ def test_the_checked_address_is_the_one_connected_to():
     class Noted(CheckedBackend):
         async def connect_tcp(self, host, port, timeout=None, local_address=None, options=None):
             connected.append(host)
+            return httpcore2.AsyncMockStream([])
 
     backend = CheckedBackend(
         Edge(resolve=resolve, backend=Noted(Edge(), allow_private=False)), allow_private=False

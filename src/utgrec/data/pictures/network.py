@@ -6,10 +6,11 @@ the TLS handshake, where the certificate must match it.
 """
 
 import asyncio
+import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpcore2
 
@@ -69,8 +70,10 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
         problem: Exception | None = None
         for address in addresses:
             try:
-                return await self._inner.connect_tcp(
-                    address, port, timeout, local_address, socket_options
+                return QuickStream(
+                    await self._inner.connect_tcp(
+                        address, port, timeout, local_address, socket_options
+                    )
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 problem = error
@@ -110,6 +113,49 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
+
+
+class QuickStream(httpcore2.AsyncNetworkStream):
+    """A connection that is quick to say whether something can be read from it.
+
+    A pool asks that of each of its idle connections before and after every request; with 32
+    connections the way through the layers below took a fifth of all the time.
+    """
+
+    def __init__(self, inner: httpcore2.AsyncNetworkStream) -> None:
+        self._inner = inner
+        self._socket = inner.get_extra_info("socket")
+        self._poll = select.poll() if hasattr(select, "poll") and self._socket else None
+        if self._poll is not None:
+            self._poll.register(self._socket.fileno(), select.POLLIN)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Up to so many bytes; none at the end."""
+        return await self._inner.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of it."""
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self._poll = None  # its number may soon be that of another file
+        await self._inner.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """The same connection, encrypted."""
+        return QuickStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore asks of a connection."""
+        if info == "is_readable" and self._poll is not None:
+            return self._socket.fileno() < 0 or bool(self._poll.poll(0))
+        return self._inner.get_extra_info(info)
 
 
 def make_pool(
