@@ -89,7 +89,8 @@ def read_target(url: str, base: str | None = None) -> Target | Result:
         return failed(wrong, f"no host: {shown}")
     if port is not None and not 0 < port < 65536:
         return failed(wrong, f"no port: {shown}")
-    parsed = parsed.copy_with(fragment=None)
+    if parsed.fragment:
+        parsed = parsed.copy_with(fragment=None)
     return Target(
         url=str(parsed),
         scheme=parsed.scheme,

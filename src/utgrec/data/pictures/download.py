@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import email.utils
+import logging
 import ssl
 import tempfile
 import time
@@ -18,12 +19,15 @@ import httpcore2
 import utgrec
 from utgrec.data.pictures.addresses import Target, read_target
 from utgrec.data.pictures.journal import writing
-from utgrec.data.pictures.network import RefusedAddress, UnknownHost
+from utgrec.data.pictures.network import HostConnections, RefusedAddress, UnknownHost
 from utgrec.data.pictures.options import ImageOptions
 from utgrec.data.pictures.outcomes import Result, failed
+from utgrec.errors import StorageError
 
 STEP = 64 * 1024  # bytes decompressed at a time
 IN_MEMORY = 256 * 1024  # bytes of a body that stay in memory; more goes to a temporary file
+_log = logging.getLogger(__name__)
+
 REDIRECTS = (301, 302, 303, 307, 308)
 HEADERS = {
     "User-Agent": f"utgrec/{utgrec.__version__} (pictures of a catalogue)",
@@ -53,7 +57,7 @@ class Pause(NamedTuple):
 
 
 # The connections to the host of a target, while they may be used.
-Visit = Callable[[Target], AbstractAsyncContextManager[httpcore2.AsyncConnectionPool]]
+Visit = Callable[[Target], AbstractAsyncContextManager[HostConnections]]
 
 
 async def download(
@@ -85,6 +89,11 @@ async def download(
         return failed("bad address", str(error))
     except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
         return failed("connection lost", str(error) or type(error).__name__)
+    except StorageError:
+        raise
+    except Exception as error:  # one strange host must not end a run over thousands
+        _log.warning("%s: unexpected error", target.url, exc_info=error)
+        return failed("bad response", f"{type(error).__name__}: {error}")
 
 
 async def _follow(
@@ -93,9 +102,10 @@ async def _follow(
     start, left = target.url, options.timeout_s
     clock = asyncio.get_running_loop().time
     for _ in range(options.max_redirects + 1):
-        async with visit(target) as pool:
+        async with visit(target) as connections:
             began = clock()  # waiting for a free connection is not the host's fault
-            async with asyncio.timeout(left), _asked(pool, target, options) as response:
+            request = _request(target, options)
+            async with asyncio.timeout(left), connections.ask(request) as response:
                 got = await _answer(response, target, options, spool)
             left -= clock() - began
         if not isinstance(got, Target):
@@ -118,11 +128,9 @@ async def _answer(
     return _refusal(response, options) or await _read(response, options, spool)
 
 
-def _asked(
-    pool: httpcore2.AsyncConnectionPool, target: Target, options: ImageOptions
-) -> AbstractAsyncContextManager[httpcore2.Response]:
+def _request(target: Target, options: ImageOptions) -> httpcore2.Request:
     timeouts = {"connect": options.connect_timeout_s, "read": options.read_timeout_s}
-    return pool.stream(
+    return httpcore2.Request(
         "GET",
         httpcore2.URL(
             scheme=target.scheme.encode(),
@@ -131,7 +139,7 @@ def _asked(
             target=target.path.encode(),
         ),
         headers=[("Host", target.authority), *HEADERS.items()],
-        extensions={"timeout": {**timeouts, "write": options.read_timeout_s, "pool": None}},
+        extensions={"timeout": {**timeouts, "write": options.read_timeout_s}},
     )
 
 
@@ -244,7 +252,7 @@ def retry_after(value: str, now: float) -> float | None:
 
 
 def _not_connected(error: httpcore2.ConnectError) -> Result:
-    # httpcore puts the error it maps into `args`, and cuts the chain of causes.
+    # httpcore puts the error it maps into `args`.
     cause = error.args[0] if error.args else None
     if isinstance(cause, ssl.SSLCertVerificationError):
         return failed("bad certificate", cause.verify_message)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpcore2
 
 from utgrec.data.pictures.addresses import Target
-from utgrec.data.pictures.network import Edge, make_pool
+from utgrec.data.pictures.network import CheckedBackend, Edge, HostConnections
 from utgrec.data.pictures.options import ImageOptions
 from utgrec.data.pictures.outcomes import Result
 
@@ -43,16 +43,16 @@ class Host:
         self.jobs: deque[Job] = deque()
         self.gate = asyncio.Semaphore(options.per_host)
         self.visitors = 0
-        self.pool: httpcore2.AsyncConnectionPool | None = None
+        self.connections: HostConnections | None = None
         self.rests_until = 0.0
         self.failures = 0  # in a row
         self.given_up: Result | None = None  # what the rest of its jobs comes to
 
     async def close(self) -> None:
         """Close all connections to it."""
-        pool, self.pool = self.pool, None
-        if pool is not None:
-            await pool.aclose()
+        connections, self.connections = self.connections, None
+        if connections is not None:
+            await connections.close()
 
 
 class Hosts:
@@ -60,7 +60,7 @@ class Hosts:
 
     def __init__(self, jobs: Iterable[Job], options: ImageOptions, edge: Edge) -> None:
         self._options = options
-        self._edge = edge
+        self._backend = CheckedBackend(edge, allow_private=options.allow_private_addresses)
         self._context = edge.ssl_context or httpcore2.default_ssl_context()
         self._hosts: dict[str, Host] = {}
         for job in jobs:
@@ -91,7 +91,7 @@ class Hosts:
         heapq.heappush(self._slots, (max(ready, host.rests_until), next(self._order), host))
 
     @contextlib.asynccontextmanager
-    async def visit(self, target: Target) -> AsyncIterator[httpcore2.AsyncConnectionPool]:
+    async def visit(self, target: Target) -> AsyncIterator[HostConnections]:
         """The connections to the host of a target, for as many visitors at a time as it may have.
 
         The last one closes them when there is nothing more to fetch.
@@ -99,15 +99,10 @@ class Hosts:
         host = self._host(target)
         async with host.gate:
             host.visitors += 1
-            if host.pool is None:
-                host.pool = make_pool(
-                    self._edge,
-                    self._options.per_host,
-                    allow_private=self._options.allow_private_addresses,
-                    context=self._context,
-                )
+            if host.connections is None:
+                host.connections = HostConnections(self._backend, self._context)
             try:
-                yield host.pool
+                yield host.connections
             finally:
                 host.visitors -= 1
                 if not host.visitors and not host.jobs:
