@@ -104,10 +104,8 @@ def new_folder(final: Path) -> Iterator[Path]:
     final = Path(os.path.abspath(final))
     final.parent.mkdir(parents=True, exist_ok=True)
     recover(final)
+    tidy(final)
     aside = _aside(final)
-    shutil.rmtree(aside, ignore_errors=True)
-    for stale in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
-        shutil.rmtree(stale, ignore_errors=True)
     partial = final.parent / f".{final.name}.{os.getpid()}.partial"
     partial.mkdir()
     try:
@@ -127,6 +125,13 @@ def recover(final: Path) -> None:
     aside = _aside(Path(os.path.abspath(final)))
     if aside.exists() and not final.exists():
         os.replace(aside, final)
+
+
+def tidy(final: Path) -> None:
+    """Remove what killed runs left beside a folder that they made or replaced."""
+    shutil.rmtree(_aside(final), ignore_errors=True)
+    for stale in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
+        shutil.rmtree(stale, ignore_errors=True)
 
 
 def _aside(final: Path) -> Path:

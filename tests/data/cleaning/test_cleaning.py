@@ -110,6 +110,7 @@ def test_mojibake_is_found_and_put_right(text: str) -> None:
 def test_boilerplate_sentences():
     texts = [f"Cup number {n}. {LONG}." if n % 2 else f"Cup number {n} is red." for n in range(60)]
     assert boilerplate(pl.Series(texts)).rows() == [(LONG, 30)]
+    assert boilerplate(pl.Series(texts), besides=[LONG]).rows() == []
     assert boilerplate(pl.Series(texts[:20])).rows() == []
     assert boilerplate(pl.Series([], dtype=pl.String)).rows() == []
 
@@ -122,6 +123,7 @@ def test_boilerplate_sentences():
         ("La tasse est pour le café et les amis dans votre cuisine", "French"),
         ("La taza es para el café con los amigos", "Spanish"),
         ("De beker is van het huis en niet voor de thee", "Dutch"),
+        ("Eau de Toilette de Paris w w i i", "unclear"),
         ("Чашка для чая", "Cyrillic script"),
         ("お茶のカップ", "Japanese"),
         ("茶杯", "Chinese"),

@@ -1,10 +1,12 @@
 """A run that is killed: `fetch_and_die.py DOMAIN HOW NUMBER` fetches in a process of its own.
 
 HOW is `notes` (killed at the NUMBER-th line of the journal), `renames` (before the NUMBER-th rename
-or swap, after it if negative) or `end` (to the end).
+or swap, after it if negative), `room` (no file may have more than NUMBER bytes: a disk that is full
+half way; the error is printed) or `end` (to the end).
 """
 
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -45,6 +47,8 @@ def main() -> None:
         swap, replace = exchange.swap, os.replace
         exchange.swap = lambda one, other: both(swap, one, other)
         os.replace = lambda one, other: both(replace, one, other)
+    elif how == "room":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
     fetch_images(folder, ImageOptions(allow_private_addresses=True, workers=1, attempts=1))
 
 

@@ -19,7 +19,7 @@ from utgrec.catalog import Domain, write_domain
 from utgrec.config import require, to_dict
 from utgrec.data.cleaning import texts as looks
 from utgrec.data.cleaning.events import Mask, in_bursts, of_fast_users, repeated
-from utgrec.data.cleaning.findings import events_of, has_real_times
+from utgrec.data.cleaning.findings import categories_of, events_of, has_real_times
 from utgrec.data.derived import find_derived, link_pictures
 from utgrec.data.log import Log
 from utgrec.data.prepare import select
@@ -148,7 +148,9 @@ def _texts(domain: Domain, options: CleanOptions) -> Texts:
     if options.strip_html:
         changed["strip_html"] = _apply(columns, looks.has_markup, looks.without_markup)
     if options.drop_boilerplate:
-        sentences = frozenset(looks.boilerplate(columns["text"])["sentence"].to_list())
+        sentences = frozenset(
+            looks.boilerplate(columns["text"], categories_of(table))["sentence"].to_list()
+        )
         plain = columns["text"].fill_null("").to_list()
         shorter = [looks.without_sentences(text, sentences) for text in plain]
         changed["drop_boilerplate"] = sum(a != b for a, b in zip(plain, shorter, strict=True))

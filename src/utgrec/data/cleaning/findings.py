@@ -1,12 +1,15 @@
 """Count what is suspicious in a domain; `utgrec clean` acts on it, by named options."""
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utgrec.catalog import Domain
 from utgrec.data.cleaning.events import Events, backwards, in_bursts, of_fast_users, repeated
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BURST = 5  # interactions of one user in one second
 FAST = 100  # interactions of one user in one hour: one every 36 s
@@ -74,7 +77,7 @@ def find(domain: Domain) -> Findings:
     fast = of_fast_users(events, FAST) if real else nothing
     text = pl.Series("text", domain.catalog.texts, dtype=pl.String)
     title = pl.Series("title", domain.catalog.titles, dtype=pl.String)
-    sentences = looks.boilerplate(text)
+    sentences = looks.boilerplate(text, categories_of(domain.catalog.table))
     empty = text == ""
     pictures = looks.shared(domain.catalog.table.column("image").to_pylist(), MANY)
     return Findings(
@@ -100,6 +103,14 @@ def find(domain: Domain) -> Findings:
         shared_picture_items=sum(pictures.values()),
         most_shared_picture=max(pictures.values(), default=0),
     )
+
+
+def categories_of(table: "pa.Table") -> set[str]:
+    """The categories of the items as the sentence shows them: shared, but no boilerplate."""
+    if "category" not in table.column_names:
+        return set()
+    lists = table.column("category").to_pylist()
+    return {", ".join(entry) for entry in lists if isinstance(entry, list)}
 
 
 def events_of(domain: Domain) -> Events:
@@ -141,7 +152,7 @@ def warnings_of(found: Findings) -> list[str]:
     if found.fast_users:
         said.append(
             f"{found.fast_users:,} users with {found.fast_user_events:,} interactions made more "
-            f"than {FAST} in an hour: hardly people (clean: --drop-fast-users)."
+            f"than {FAST} in some hour: entered in bulk, or no people (clean: --drop-fast-users)."
         )
     if found.backward_steps:
         said.append(

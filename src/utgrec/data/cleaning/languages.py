@@ -7,18 +7,19 @@ names is in no language; it counts as "unclear".
 
 import polars as pl
 
-# Small words that are frequent in one language and not words of another in this list.
+# Small words that are frequent in one language. Single letters, and words that names and shop texts
+# of other languages are full of (de, en, di, to), are left out.
 WORDS = {
     "English": "the and of with for this that you your from are is it its they their",
     "German": "der die das und mit für von ist nicht ein eine auf auch dem den werden zum",
     "French": "le les des du et pour avec dans est une sur au aux qui votre vous plus",
-    "Spanish": "el los las y para con una del por es su al lo como más sus",
-    "Italian": "il gli di della delle per con una che è nel alla dei sono anche",
-    "Portuguese": "o os um uma e para com não dos das em que é ao pela seu são",
-    "Dutch": "de het een en van voor met niet zijn op te dat wordt aan ook",
+    "Spanish": "el los las para con una del por es su al lo como más sus",
+    "Italian": "il gli della delle con una che nel alla dei sono anche questo",
+    "Portuguese": "os um uma para com não dos das em que ao pela seu são você",
+    "Dutch": "het een van voor met niet zijn wordt aan ook bij deze naar",
     "Swedish": "och att det som för med är på av ett den till från har",
-    "Polish": "i w z na do jest nie się oraz dla to przez od jak",
-    "Turkish": "ve bir bu için ile çok daha olarak olan gibi en",
+    "Polish": "jest nie się oraz dla przez od jak może które lub",
+    "Turkish": "ve bir bu için ile çok daha olarak olan gibi",
     "Indonesian": "dan yang untuk dengan di dari ini tidak pada anda dapat",
 }
 SCRIPTS = {

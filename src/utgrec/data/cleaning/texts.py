@@ -1,6 +1,6 @@
 """Suspicious texts: placeholders, markup, broken encodings, sentences that many items share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import polars as pl
@@ -61,8 +61,11 @@ def without_markup(text: str) -> str:
     return clean_text(text)
 
 
-def boilerplate(texts: pl.Series) -> pl.DataFrame:
-    """Sentences that very many items share, the most frequent first: `sentence`, `items`."""
+def boilerplate(texts: pl.Series, besides: Iterable[str] = ()) -> pl.DataFrame:
+    """Sentences that very many items share, the most frequent first: `sentence`, `items`.
+
+    `besides` are sentences that are shared on purpose, such as categories.
+    """
     told = texts.fill_null("").filter(texts.fill_null("") != "")
     least = max(LEAST_ITEMS, int(LEAST_SHARE * len(told)))
     return (
@@ -72,6 +75,7 @@ def boilerplate(texts: pl.Series) -> pl.DataFrame:
         .explode("sentence")
         .with_columns(pl.col("sentence").str.strip_chars(" ."))
         .filter(pl.col("sentence").str.count_matches(r"\S+") >= FEWEST_WORDS)
+        .filter(~pl.col("sentence").is_in(sorted(set(besides))))
         .unique()
         .group_by("sentence")
         .agg(pl.len().alias("items"))

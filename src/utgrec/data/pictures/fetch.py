@@ -66,6 +66,7 @@ def fetch_images(
     manifest = storage.read_manifest(folder, "domain", DOMAIN_MANIFEST)
     _require_same_size(folder, manifest, options)
     with open_workspace(folder) as workspace:
+        storage.tidy(folder)
         known, fetched = ({}, set[str]()) if options.refetch else read_outcomes(folder, manifest)
         wanted = _read_wanted(folder, manifest, options, fetched)
         if options.refetch:
