@@ -80,7 +80,7 @@ def hold_out_items(domain_folder: Path, share: float, seed: int, out: Path) -> s
         "users_with_cold_target": held.cold_targets,
     }
     with storage.new_folder(out) as folder:
-        link_pictures(domain, folder, domain.catalog.table.column("image").to_pylist())
+        link_pictures(domain, folder)
         return write_domain(
             folder,
             name=domain.name + SUFFIX,

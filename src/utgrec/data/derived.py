@@ -36,8 +36,9 @@ def find_derived(
     return found
 
 
-def link_pictures(domain: Domain, folder: Path, names: Iterable[str | None]) -> None:
-    """Picture files of a domain under the same relative names in `folder`."""
+def link_pictures(domain: Domain, folder: Path, names: Iterable[str | None] | None = None) -> None:
+    """The catalogue's picture files, or some of them, under the same relative names."""
+    names = domain.catalog.table.column("image").to_pylist() if names is None else names
     for name in sorted({name for name in names if name}):
         relative = PurePosixPath(name)
         if relative.is_absolute() or domain.folder is None:

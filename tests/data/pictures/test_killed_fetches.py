@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from shops import files_of, write_pictured
-from web import Reply, Request, Web, picture, serving
+from picture_shops import files_of, write_pictured
+from picture_web import Reply, Request, Web, picture, serving
 
 from utgrec import Domain
 from utgrec.data.pictures.fetch import fetch_images

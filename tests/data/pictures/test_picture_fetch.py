@@ -6,8 +6,8 @@ import shutil
 import time
 
 import pytest
-from shops import files_of, outcomes_of, rows_of, write_pictured
-from web import Reply, Request, picture, serving
+from picture_shops import files_of, outcomes_of, rows_of, write_pictured
+from picture_web import Reply, Request, picture, serving
 
 from utgrec import Domain
 from utgrec.data.pictures.fetch import fetch_images

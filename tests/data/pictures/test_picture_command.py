@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from shops import write_pictured
+from picture_shops import write_pictured
+from picture_web import Reply, picture, serving
 from typer.testing import CliRunner
-from web import Reply, picture, serving
 
 from utgrec.cli import app
 

@@ -9,8 +9,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from deadly import decode_or_die
-from web import picture
+from deadly_decoder import decode_or_die
+from picture_web import picture
 
 from utgrec.data.pictures.decoders import Decoders
 from utgrec.data.pictures.download import Body

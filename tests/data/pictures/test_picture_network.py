@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpcore2
 import pytest
-from shops import outcomes_of, rows_of, write_pictured
-from web import Reply, Request, Web, edge_names, picture, serving
+from picture_shops import outcomes_of, rows_of, write_pictured
+from picture_web import Reply, Request, Web, edge_names, picture, serving
 
 from utgrec.data.pictures.download import retry_after
 from utgrec.data.pictures.fetch import fetch_images

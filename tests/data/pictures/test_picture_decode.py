@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_web import picture
 from PIL import Image
-from web import picture
 
 from utgrec.data.pictures.decode import make_uniform, store_picture
 from utgrec.data.pictures.outcomes import Result
