@@ -9,8 +9,11 @@ import typer
 
 import utgrec
 from utgrec.commands import (
+    card,
     catalog,
+    clean,
     compare,
+    images,
     prepare,
     prepare_sources,
     runs,
@@ -49,6 +52,9 @@ runs.add_to(app)
 compare.add_to(app)
 transfer.add_to(app)
 prepare_sources.add_to(app, prepare.add_to(app))
+images.add_to(app)
+clean.add_to(app)
+card.add_to(app)
 stages.add_to(app)
 catalog.add_to(app)
 serve.add_to(app)

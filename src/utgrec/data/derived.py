@@ -1,7 +1,9 @@
-"""Domains made from another domain: find the one that is there already, share its pictures."""
+"""What domains that are made from another domain share: reuse of finished work, linked pictures."""
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,7 +15,12 @@ from utgrec.errors import SettingsMismatch, StorageError
 def find_derived(
     source: Path, out: Path, config: dict[str, Any], inputs: dict[str, str]
 ) -> storage.Manifest | None:
-    """The derived domain that is already at `out`; None if there is none."""
+    """The derived domain that is already at `out`; None if there is none.
+
+    Raises:
+        SettingsMismatch: `out` was made with other settings or from another domain.
+        StorageError: `out` holds something else, or is the domain itself.
+    """
     if source.resolve() == out.resolve():
         raise StorageError(f"{out} is the domain itself; write the derived one to another folder")
     found = storage.find_manifest(out, "domain", DOMAIN_MANIFEST)
@@ -29,16 +36,20 @@ def find_derived(
     return found
 
 
-def link_pictures(domain: Domain, folder: Path) -> None:
-    """The catalogue's picture files under the same relative names."""
-    names = {name for name in domain.catalog.table.column("image").to_pylist() if name}
-    for name in sorted(names):
+def link_pictures(domain: Domain, folder: Path, names: Iterable[str | None] | None = None) -> None:
+    """The catalogue's picture files, or some of them, under the same relative names."""
+    names = domain.catalog.table.column("image").to_pylist() if names is None else names
+    for name in sorted({name for name in names if name}):
         relative = PurePosixPath(name)
         if relative.is_absolute() or domain.folder is None:
             continue  # it is found from anywhere
-        target = folder / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(domain.folder / relative, target)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(domain.folder / relative, target)
+        link(domain.folder / relative, folder / relative)
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file at another place; a copy where the file system has no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copyfile(source, target)

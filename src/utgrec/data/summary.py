@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utgrec.catalog import LEAVE_ONE_OUT, Domain
+from utgrec.data.cleaning.findings import Findings, find, warnings_of
 from utgrec.data.split import split_domain
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ class DomainSummary:
     """What the filters removed."""
     attributes: list[str]
     """Columns for filters and display."""
+    findings: Findings
+    """What is suspicious in the data, counted (utgrec.data.cleaning)."""
     samples: list[Sample]
     """Items spread evenly over the catalogue."""
     warnings: list[str]
@@ -164,6 +167,7 @@ def summarise(domain: Domain) -> DomainSummary:
         "rejected": dict(facts.get("rejected", {})),
         "removed": {key: n for key, n in filtered.items() if key.endswith("_removed") and n},
         "attributes": domain.catalog.table.column_names[4:],
+        "findings": find(domain),
         "samples": _samples(domain, popularity),
     }
     return DomainSummary(**values, warnings=_warnings(values, facts))
@@ -286,6 +290,7 @@ def _warnings(values: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     unread = facts.get("items", {}).get("unreadable_prices", 0)
     if unread:
         found.append(f"{unread:,} prices could not be read and are empty.")
+    found += warnings_of(values["findings"])
     if not values["licence"]:
         found.append("The terms of use of the data are not recorded (--licence).")
     return found
