@@ -50,6 +50,7 @@ PUBLIC = {
         "write_marketplace",
     },
     "utgrec.tokenizer": set(),
+    "utgrec.tokenizer.families": set(),
     "utgrec.training": set(),
     "utgrec.recommender": set(),
     "utgrec.decoding": {
