@@ -227,7 +227,7 @@ class TestBadCheckpoints:
 
     def test_more_than_weights_is_never_run(self, weights, tmp_path):
         torch.save({"model": weights, "args": argparse.Namespace(a=1)}, tmp_path / "x.ckpt")
-        with pytest.raises(CorruptFile, match="holds more than weights .* nothing in it was run"):
+        with pytest.raises(CorruptFile, match=r"holds more than weights .* nothing in it was run"):
             convert_vae(tmp_path / "x.ckpt", tmp_path / "out")
 
     def test_another_model(self, tmp_path):

@@ -231,6 +231,8 @@ class Backbone(nn.Module):
 
     def _read(self, prompts: Prompts, queries: Tensor) -> Tensor:
         embedded = self.family.embed(prompts.tokens)  # (B, S, H)
+        if embedded.is_leaf:  # frozen words, which activation checkpointing marks as trained
+            embedded = embedded.detach()
         dtype, width, device = embedded.dtype, embedded.shape[-1], embedded.device
         embedded[prompts.picture] = prompts.features[:, :width].to(dtype)
         length = queries.shape[-2]
