@@ -14,6 +14,7 @@ UTGRecError
 │   └── CorruptFile        a file is not the one its manifest names
 ├── Overloaded             more requests than can be answered in time; try again later
 ├── TrainingError          training cannot go on (a loss that is not finite)
+├── WorkerDied             a process that prepares items ended before it was done
 ├── CellFailed             cells of a comparison failed; all others are kept
 └── MissingDependency      an optional package is needed; the message names its pip line
 
@@ -79,6 +80,10 @@ class Overloaded(UTGRecError):
 
 class TrainingError(UTGRecError):
     """Training cannot go on."""
+
+
+class WorkerDied(UTGRecError):
+    """A process that prepares items ended before it was done."""
 
 
 class CellFailed(UTGRecError):
