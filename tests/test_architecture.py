@@ -109,6 +109,7 @@ PUBLIC = {
     },
     "utgrec.report": {"write_comparison", "write_report"},
     "utgrec.serving": set(),
+    "utgrec.serving.users": set(),
     "utgrec.commands": set(),
 }
 

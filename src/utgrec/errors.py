@@ -13,6 +13,7 @@ UTGRecError
 │   ├── SettingsMismatch   finished, but with other settings or from other input
 │   └── CorruptFile        a file is not the one its manifest names
 ├── Overloaded             more requests than can be answered in time; try again later
+├── Unavailable            a service that is needed does not answer
 ├── TrainingError          training cannot go on (a loss that is not finite)
 ├── CellFailed             cells of a comparison failed; all others are kept
 └── MissingDependency      an optional package is needed; the message names its pip line
@@ -75,6 +76,10 @@ class Overloaded(UTGRecError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Unavailable(UTGRecError):
+    """A service that is needed does not answer, such as a database."""
 
 
 class TrainingError(UTGRecError):

@@ -31,6 +31,8 @@ from utgrec.serving.metrics import Metrics
 from utgrec.serving.pictures import keep_picture
 from utgrec.serving.problems import MEDIA_TYPE, handle_problems
 from utgrec.serving.service import Service, ServiceConfig
+from utgrec.serving.user_routes import user_routes
+from utgrec.serving.users.events import UserStore
 
 PICTURE_TYPES = {
     ".jpg": "image/jpeg",
@@ -49,7 +51,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         409: "Files are damaged.",
         413: "The body is too large.",
         422: "A field, value or id cannot be used.",
+        415: "The body is of another kind than the route takes.",
         429: "Too many requests are waiting; Retry-After says when to ask again.",
+        503: "A service that is needed does not answer, or the server is about to stop.",
     }.items()
 }
 
@@ -60,8 +64,11 @@ def create_app(
     *,
     keys: tuple[Key, ...] | None = None,
     coder: Coder | None = None,
+    users: UserStore | None = None,
 ) -> FastAPI:
     """The application of one run. Without `keys` it answers requests to localhost only.
+
+    Without `users` it keeps no histories.
 
     Raises:
         MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
@@ -72,6 +79,7 @@ def create_app(
         store,
         config,
         coder,
+        users=users,
         on_batch=metrics.on_batch,
         on_refused_generation=metrics.refused.inc,
     )
@@ -97,6 +105,7 @@ def create_app(
     _add_health(app, service, metrics, keys)
     _add_reading(app, service, keys)
     _add_changing(app, service, keys)
+    app.include_router(user_routes(service, keys))
     return app
 
 

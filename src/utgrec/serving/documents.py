@@ -21,12 +21,14 @@ def find_item(service: Service, item_id: str) -> tuple[Shelf, int]:
 
 
 def short(shelf: Shelf, place: int) -> dict[str, Any]:
+    """An item by its name, with where its picture is."""
     item_id = shelf.catalog.item_ids[place]
     image = f"/v1/images/{quote(item_id, safe='')}" if shelf.pictured[place] else None
     return {"item_id": item_id, "title": shelf.catalog.titles[place], "image": image}
 
 
 def answer_document(answer: Answer) -> dict[str, Any]:
+    """What one history gets (`AnswerOut`)."""
     shelf, catalog = answer.shelf, answer.shelf.catalog
     items = [
         {
@@ -38,6 +40,7 @@ def answer_document(answer: Answer) -> dict[str, Any]:
                     "item_id": catalog.item_ids[reason.item],
                     "title": catalog.titles[reason.item],
                     "shared_codes": reason.shared,
+                    "attention": reason.attention,
                 }
                 for reason in hit.why
             ],
@@ -48,6 +51,7 @@ def answer_document(answer: Answer) -> dict[str, Any]:
 
 
 def published(made: Published) -> dict[str, Any]:
+    """What a change came to (`PublishedOut`)."""
     return {
         "generation": made.generation,
         "active": made.active,
@@ -58,6 +62,7 @@ def published(made: Published) -> dict[str, Any]:
 
 
 def generation_list(service: Service) -> dict[str, Any]:
+    """All generations (`GenerationsOut`)."""
     return {
         "serving": service.shelf.number,
         "generations": [one._asdict() for one in service.store.listing()],

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +23,9 @@ from utgrec.config import require
 from utgrec.decoding import AllowedItems, BeamModel, BeamSearch, CodeTrie, make_beam_model
 from utgrec.errors import InputError, SettingsMismatch, UnknownItem
 from utgrec.evaluation.generative import DecodingConfig
+from utgrec.recommender.attention import item_attention
 from utgrec.recommender.histories import HistoryEncoder
+from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.train import read_recommender
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.runs import read_plan
@@ -51,6 +53,8 @@ class Request:
     """Whether items of the history are left out."""
     unknown: Literal["error", "skip"] = "error"
     """What to do about ids that the catalogue has never had."""
+    attention: bool = False
+    """Whether to say, too, which items of the history the recommender attended to."""
 
     def __post_init__(self) -> None:
         require(self.k >= 1, f"k must be at least 1, got {self.k}")
@@ -61,10 +65,11 @@ class Request:
 
 
 class Reason(NamedTuple):
-    """An item of the history that a recommended one is like."""
+    """An item of the history that a recommended one is there for."""
 
     item: int  # index
     shared: int  # codes that both begin with
+    attention: float | None = None  # share of attention on it among the history; None if not asked
 
 
 class Found(NamedTuple):
@@ -72,7 +77,7 @@ class Found(NamedTuple):
 
     item: int  # index in the catalogue of the shelf
     score: float  # log-probability of its codes
-    why: tuple[Reason, ...]  # items of the history with the same first codes, most alike first
+    why: tuple[Reason, ...]  # items of the history that are alike or attended to, most alike first
 
 
 class Answer(NamedTuple):
@@ -162,15 +167,49 @@ class Shelf:
             list(dict.fromkeys(unknown)),
         )
 
-    def why(self, item: int, history: npt.NDArray[np.int64]) -> tuple[Reason, ...]:
-        """Items of a history that begin with the same codes as an item, newest first if equal."""
-        newest = history[::-1]
-        same = self.codes[newest] == self.codes[item]  # (history, L)
-        shared = np.cumprod(same, axis=1).sum(axis=1)  # (history,)
+    def why(
+        self,
+        item: int,
+        history: npt.NDArray[np.int64],
+        attention: Mapping[int, float] | None = None,
+    ) -> tuple[Reason, ...]:
+        """Why an item may be there: at most `MOST_REASONS` items of a history that begin with the
+        same codes, newest first if equal; then, with `attention`, those that hold most of it.
+
+        `attention`: item of the history → share of attention on it.
+        """
+        newest = np.array(list(dict.fromkeys(history[::-1].tolist())), dtype=np.int64)
+        same = self.codes[newest] == self.codes[item]  # (distinct items of the history, L)
+        shared = np.cumprod(same, axis=1).sum(axis=1)
         order = np.argsort(-shared, kind="stable")
-        reasons = (Reason(int(newest[row]), int(shared[row])) for row in order if shared[row])
-        distinct = {reason.item: reason for reason in reasons}
-        return tuple(distinct.values())[:MOST_REASONS]
+        rows = [int(row) for row in order if shared[row]][:MOST_REASONS]
+        share = np.zeros(len(newest))
+        if attention is not None:
+            share[:] = [attention.get(one, 0.0) for one in newest.tolist()]
+            most = [int(row) for row in np.argsort(-share, kind="stable")[:MOST_REASONS]]
+            rows = list(dict.fromkeys([*rows, *(row for row in most if share[row] > 0)]))
+        return tuple(
+            Reason(
+                int(newest[row]),
+                int(shared[row]),
+                None if attention is None else float(share[row]),
+            )
+            for row in rows
+        )
+
+    def attention(
+        self, network: GenerativeRecommender, found: Sequence[int], history: npt.NDArray[np.int64]
+    ) -> list[dict[int, float]]:
+        """For each recommended item: item of the history → share of the network's attention."""
+        tokens, mask = self._encoder.encode([history])
+        written = torch.from_numpy(self._encoder.item_tokens[np.array(found, dtype=np.int64)])
+        shares = item_attention(network, tokens, mask, written).tolist()  # (K, T)
+        read = history[-self._encoder.max_items :].tolist()
+        sums: list[dict[int, float]] = [{} for _ in found]
+        for row, into in zip(shares, sums, strict=True):
+            for one, share in zip(read, row, strict=True):
+                into[one] = into.get(one, 0.0) + share  # an item may be in a history twice
+        return sums
 
     def _mask(self, filters: Filters, allow: npt.NDArray[np.int64] | None) -> AllowedItems | None:
         """Live items that meet the filters; None if that is all of them."""
@@ -217,6 +256,7 @@ class Engine:
         plan = read_plan(store.run)
         model, vocabulary, config = read_recommender(store.run.recommender)
         self.decoding: DecodingConfig = plan.recipe.decoding
+        self._network = model
         bf16 = self.decoding.precision == "bf16"
         self._model: BeamModel[Any] = make_beam_model(
             model, vocabulary.code_length, torch.bfloat16 if bf16 else torch.float32
@@ -265,22 +305,26 @@ class Engine:
                     answers[place] = RuntimeError(f"the search failed: {error}")
                 continue
             for row, place in enumerate(places):
-                answers[place] = _answer(shelf, prepared[place], items[row], scores[row])
+                answers[place] = self._answer(shelf, prepared[place], items[row], scores[row])
         return [answer for answer in answers if answer is not None]
 
     def _shelf(self, generation: Generation) -> Shelf:
         return Shelf(generation, self._model, self._vocabulary, self.store.domain, self._max_items)
 
-
-def _answer(
-    shelf: Shelf,
-    prepared: _Prepared,
-    items: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-) -> Answer:
-    found = [
-        Found(int(item), float(score), shelf.why(int(item), prepared.history))
-        for item, score in zip(items, scores, strict=True)
-        if item >= 0
-    ]
-    return Answer(shelf, found, prepared.unknown)
+    def _answer(
+        self,
+        shelf: Shelf,
+        prepared: _Prepared,
+        items: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+    ) -> Answer:
+        places = [int(item) for item in items if item >= 0]
+        history = prepared.history
+        attention: Sequence[Mapping[int, float] | None] = [None] * len(places)
+        if prepared.request.attention:
+            attention = shelf.attention(self._network, places, history)
+        found = [
+            Found(item, float(score), shelf.why(item, history, share))
+            for item, score, share in zip(places, scores[: len(places)], attention, strict=True)
+        ]
+        return Answer(shelf, found, prepared.unknown)

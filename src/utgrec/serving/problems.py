@@ -18,6 +18,7 @@ from utgrec.errors import (
     MissingStage,
     Overloaded,
     StorageError,
+    Unavailable,
     UnknownItem,
     UTGRecError,
 )
@@ -60,6 +61,8 @@ def describe(error: UTGRecError) -> Response:
         return problem(404, "not-found", str(error))
     if isinstance(error, StorageError):
         return problem(409, "damaged-files", str(error))
+    if isinstance(error, Unavailable):
+        return problem(503, "unavailable", str(error), headers={"Retry-After": "5"})
     return problem(500, "internal", "the server could not answer; its log says why")
 
 

@@ -19,10 +19,13 @@ from utgrec.serving.coder import Coder
 from utgrec.serving.engine import Answer, Engine, Request, Shelf
 from utgrec.serving.generations import CURRENT, GenerationStore
 from utgrec.serving.pictures import MAX_PIXELS
+from utgrec.serving.users.events import UserStore
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 MOST_CHANGES_WAITING = 8
+MOST_LOOK_UPS_WAITING = 256
+USER_THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,10 +61,13 @@ class Service:
         config: ServiceConfig,
         coder: Coder | None = None,
         *,
+        users: UserStore | None = None,
         on_batch: Callable[[int, float], None] = lambda size, seconds: None,
         on_refused_generation: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the run; `coder` is its own tokenizer by default.
+
+        Without `users` no histories are kept.
 
         Raises:
             MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
@@ -73,10 +79,13 @@ class Service:
         self.batcher = Batcher[Request, Answer | Exception](
             self.engine.recommend, config.batching, on_batch
         )
+        self.users = users
         self.draining = False
         self._on_refused = on_refused_generation
         self._changes = ThreadPoolExecutor(1, thread_name_prefix="changes")
         self._changing = 0
+        self._looks = ThreadPoolExecutor(USER_THREADS, thread_name_prefix="users")
+        self._looking = 0
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -97,6 +106,9 @@ class Service:
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self.batcher.drain()
         await asyncio.to_thread(self._changes.shutdown)
+        await asyncio.to_thread(self._looks.shutdown)
+        if self.users is not None:
+            self.users.close()
 
     async def recommend(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer requests out of one generation.
@@ -137,6 +149,23 @@ class Service:
             )
         finally:
             self._changing -= 1
+
+    async def look_up(self, work: Callable[[], T]) -> T:
+        """Do something with the histories of users, beside the event loop.
+
+        Raises:
+            Overloaded: too many are waiting.
+        """
+        if self._looking >= MOST_LOOK_UPS_WAITING or self.draining:
+            raise Overloaded(f"{self._looking} look-ups of users are waiting; try again later", 1)
+        self._looking += 1
+        try:
+            # A caller who leaves does not undo what was begun.
+            return await asyncio.shield(
+                asyncio.get_running_loop().run_in_executor(self._looks, work)
+            )
+        finally:
+            self._looking -= 1
 
     async def _watch(self) -> None:
         """Serve what other processes publish, such as `utgrec catalog add`."""
