@@ -65,10 +65,12 @@ def create_app(
     keys: tuple[Key, ...] | None = None,
     coder: Coder | None = None,
     users: UserStore | None = None,
+    together: Path | None = None,
 ) -> FastAPI:
     """The application of one run. Without `keys` it answers requests to localhost only.
 
-    Without `users` it keeps no histories.
+    Without `users` it keeps no histories. `together` is a folder of several processes that serve
+    one port; it holds folders peers, weights and figures.
 
     Raises:
         MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
@@ -80,7 +82,9 @@ def create_app(
         config,
         coder,
         users=users,
+        together=together,
         on_batch=metrics.on_batch,
+        on_look=metrics.on_look,
         on_refused_generation=metrics.refused.inc,
     )
 
@@ -124,9 +128,7 @@ def _add_health(
 
     @app.get("/metrics", summary="Figures for Prometheus.", dependencies=[allow(keys, "read")])
     async def figures() -> Response:
-        metrics.waiting.set(service.batcher.waiting)
-        metrics.generation.set(service.shelf.number)
-        metrics.live.set(int(service.shelf.live.sum()))
+        service.look()
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
 

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.runs import read_plan
 from utgrec.serving.filters import AttributeIndex, Filters
 from utgrec.serving.generations import Generation, GenerationStore
+from utgrec.serving.shared import share_module, share_weights
 
 log = logging.getLogger(__name__)
 FILTERS_KEPT = 32  # masks of recent filters, about 10 MB each for a million items
@@ -109,6 +111,7 @@ class Shelf:
         self.catalog = generation.catalog
         self.codes = generation.rows.codes  # (N, L)
         self.live = generation.rows.live  # (N,)
+        self.live_count = int(self.live.sum())
         pictures = self.catalog.table.column("image")
         self.pictured = np.array(pc.not_equal(pc.fill_null(pictures, ""), "").to_numpy())  # (N,)
         self.trie = CodeTrie.build(self.codes)
@@ -247,8 +250,10 @@ class _Prepared(NamedTuple):
 class Engine:
     """The recommender of one domain of a run, over the generation that serves."""
 
-    def __init__(self, store: GenerationStore) -> None:
+    def __init__(self, store: GenerationStore, weights: Path | None = None) -> None:
         """Open the recommender and the current generation.
+
+        `weights` is a folder that several processes use, to hold the weights in memory once.
 
         Raises:
             MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
@@ -261,6 +266,9 @@ class Engine:
         self._model: BeamModel[Any] = make_beam_model(
             model, vocabulary.code_length, torch.bfloat16 if bf16 else torch.float32
         )
+        if weights is not None:
+            share_weights(self._model, weights)
+            share_module(model, weights)
         self._vocabulary = vocabulary
         self._max_items = config.max_items
         self.store = store
