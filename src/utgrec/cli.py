@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import utgrec
-from utgrec.commands import catalog, compare, prepare, runs, serve, stages, transfer
+from utgrec.commands import catalog, compare, prepare, recommend, runs, serve, stages, transfer
 
 app = typer.Typer(
     name="utgrec", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -37,6 +37,7 @@ def options(
 
 
 runs.add_to(app)
+recommend.add_to(app)
 compare.add_to(app)
 transfer.add_to(app)
 prepare.add_to(app)

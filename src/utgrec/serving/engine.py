@@ -250,8 +250,10 @@ class _Prepared(NamedTuple):
 class Engine:
     """The recommender of one domain of a run, over the generation that serves."""
 
-    def __init__(self, store: GenerationStore, weights: Path | None = None) -> None:
-        """Open the recommender and the current generation.
+    def __init__(
+        self, store: GenerationStore, weights: Path | None = None, generation: int | None = None
+    ) -> None:
+        """Open the recommender and a generation, by default the one that serves.
 
         `weights` is a folder that several processes use, to hold the weights in memory once.
 
@@ -272,7 +274,7 @@ class Engine:
         self._vocabulary = vocabulary
         self._max_items = config.max_items
         self.store = store
-        self.shelf = self._shelf(store.open())
+        self.shelf = self._shelf(store.open(generation))
 
     def refresh(self) -> bool:
         """Serve the store's current generation, if it is another one; whether it was.

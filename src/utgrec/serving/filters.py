@@ -75,6 +75,14 @@ class AttributeIndex:
         """Names of the columns that conditions may name."""
         return [name for name in self._catalog.table.column_names if name not in CORE_COLUMNS]
 
+    def kind(self, name: str) -> str:
+        """What a column holds: words, numbers or flags.
+
+        Raises:
+            InputError: no such column, or one that cannot be filtered by.
+        """
+        return self._column(name).kind
+
     def mask(self, where: Sequence[tuple[str, Condition]]) -> Mask | None:
         """The items that meet all conditions, (N,); None if there is no condition.
 
