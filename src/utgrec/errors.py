@@ -21,9 +21,28 @@ UTGRecError
 A message names the value received, the rule, and the next step.
 """
 
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+
+class FieldError(NamedTuple):
+    """One field of a request that cannot be used."""
+
+    field: str  # where it is, such as history.3
+    value: str
+    rule: str  # what it must be
+
 
 class UTGRecError(Exception):
     """The base of every error that UTGRec raises on purpose."""
+
+    fields: tuple[FieldError, ...] = ()
+    """What exactly was wrong, if the error is about fields of a request."""
+
+    def about(self, fields: Iterable[FieldError]) -> Self:
+        """The same error, which also names fields."""
+        self.fields = tuple(fields)
+        return self
 
 
 class InputError(UTGRecError):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from fastapi import FastAPI, Query, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 import utgrec
@@ -126,7 +126,12 @@ def _add_health(
         status = "draining" if service.draining else "ready"
         return {"status": status, "generation": service.shelf.number}
 
-    @app.get("/metrics", summary="Figures for Prometheus.", dependencies=[allow(keys, "read")])
+    @app.get(
+        "/metrics",
+        summary="Figures for Prometheus.",
+        response_class=PlainTextResponse,
+        dependencies=[allow(keys, "read")],
+    )
     async def figures() -> Response:
         service.look()
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
@@ -243,6 +248,25 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
         pictures = {item.item_id: item.image for item in body.items if item.image is not None}
         change = service.editor.replace if body.replace else service.editor.add
         made = await service.change(lambda: change(items, pictures, activate=body.activate))
+        return JSONResponse(published(made))
+
+    @app.put(
+        "/v1/images/{item_id:path}",
+        response_model=schemas.PublishedOut,
+        openapi_extra={
+            "requestBody": {
+                "description": "A JPEG, PNG, WebP, GIF or BMP; its content decides which.",
+                "required": True,
+                "content": {"application/octet-stream": {}, "image/*": {}},
+            }
+        },
+        dependencies=write,
+    )
+    async def put_image(item_id: str, request: Request) -> Response:
+        """Give an item another picture. Its codes stay."""
+        find_item(service, item_id)
+        data, one = await request.body(), {"item_id": item_id}
+        made = await service.change(lambda: service.editor.replace([one], {item_id: data}))
         return JSONResponse(published(made))
 
     @app.delete("/v1/items/{item_id:path}", response_model=schemas.PublishedOut, dependencies=write)

@@ -22,7 +22,7 @@ import torch
 
 from utgrec.config import require
 from utgrec.decoding import AllowedItems, BeamModel, BeamSearch, CodeTrie, make_beam_model
-from utgrec.errors import InputError, SettingsMismatch, UnknownItem
+from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem
 from utgrec.evaluation.generative import DecodingConfig
 from utgrec.recommender.attention import item_attention
 from utgrec.recommender.histories import HistoryEncoder
@@ -160,6 +160,14 @@ class Shelf:
             raise UnknownItem(
                 f"not in this catalogue: {named}{more}; correct the ids, or ask to skip what is "
                 "unknown"
+            ).about(
+                FieldError(f"{field}.{given.index(one)}", repr(one), "is in the catalogue")
+                for field, given, found in (
+                    ("history", request.history, history.unknown),
+                    ("filters.allow", filters.allow or (), [] if allow is None else allow.unknown),
+                    ("filters.deny", filters.deny, deny.unknown),
+                )
+                for one in dict.fromkeys(found)
             )
         seen = history.places if request.exclude_seen else np.zeros(0, dtype=np.int64)
         return _Prepared(

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from utgrec.errors import UnknownItem
+from utgrec.errors import FieldError, UnknownItem
 from utgrec.serving import schemas, user_schemas
 from utgrec.serving.access import allow
 from utgrec.serving.documents import answer_document
@@ -42,6 +42,10 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
             raise UnknownItem(
                 f"not in this catalogue: {named}{more}; correct the ids, publish the items first, "
                 "or ask to skip what is unknown. Nothing of this request was kept"
+            ).about(
+                FieldError(f"body.events.{place}.item_id", repr(one.item_id), "is in the catalogue")
+                for place, one in enumerate(body.events)
+                if one.item_id not in known
             )
         events = [
             Event(
