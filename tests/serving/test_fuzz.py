@@ -109,5 +109,5 @@ def test_requests_of_every_kind(client):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_many_requests_of_every_kind(client):
-    _, statuses = check(client, 200)
+    _, statuses = check(client, 60)
     assert {200, 404, 422} <= statuses
