@@ -11,6 +11,7 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import fingerprint, from_dict, require
 from utgrec.errors import InputError, MissingStage, SettingsMismatch
+from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import make_validator
 from utgrec.progress import Progress, silent
 from utgrec.recipes import Recipe, reduced
@@ -76,6 +77,12 @@ def adapt_run(
             folder.recommender,
             validator=make_validator(
                 plan.recipe.validation,
+                max_items=settings.max_items,
+                exclude_seen=plan.recipe.exclude_seen,
+            ),
+            calibrator=make_calibrator(
+                plan.recipe.validation,
+                plan.recipe.decoding,
                 max_items=settings.max_items,
                 exclude_seen=plan.recipe.exclude_seen,
             ),

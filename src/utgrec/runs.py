@@ -16,6 +16,7 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict, require, to_dict
 from utgrec.errors import InputError, MissingStage, SettingsMismatch
+from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import make_validator
 from utgrec.evaluation.stage import evaluate_domain
 from utgrec.progress import Progress, silent
@@ -101,12 +102,19 @@ def train_run(
         max_items=recipe.recommender.max_items,
         exclude_seen=recipe.exclude_seen,
     )
+    calibrator = make_calibrator(
+        recipe.validation,
+        recipe.decoding,
+        max_items=recipe.recommender.max_items,
+        exclude_seen=recipe.exclude_seen,
+    )
     done["recommender"] = train_recommender(
         opened,
         [folder.codes(domain.name) for domain in opened],
         recipe.recommender,
         folder.recommender,
         validator=validator,
+        calibrator=calibrator,
         progress=progress,
     )
     return done

@@ -103,6 +103,8 @@ class ComparisonPlan:
     """Every system is trained once with each."""
     budget: int = 8
     """Settings that are tried for each family on each domain."""
+    budgets: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Families with a budget of their own, such as cheap ones whose whole grid can be tried."""
     exclude_seen: bool = True
     """Whether items of a user's own history cannot be recommended; the same for all systems."""
     metric: str = "ndcg@10"
@@ -130,7 +132,17 @@ class ComparisonPlan:
             len(self.seeds) > 0 and min(self.seeds) >= 0,
             f"seeds must be at least one number of 0 or more, got {list(self.seeds)}",
         )
-        require(self.budget >= 1, f"budget must be at least 1, got {self.budget}")
+        for family, budget in [("", self.budget), *self.budgets.items()]:
+            require(
+                isinstance(budget, int) and budget >= 1,
+                f"the budget{family and f' of {family!r}'} must be at least 1, got {budget!r}",
+            )
+        families = {system.family for system in self.systems}
+        for family in self.budgets:
+            require(
+                family in families,
+                f"budgets names the family {family!r}, which no system of the plan has",
+            )
         require(self.group_users >= 1, f"group_users must be at least 1, got {self.group_users}")
         require(self.resamples >= 100, f"resamples must be at least 100, got {self.resamples}")
         names = [system.name for system in self.systems]
@@ -142,6 +154,10 @@ class ComparisonPlan:
         require(
             not unknown, f"there is no group {', '.join(unknown)}; there are {', '.join(GROUPINGS)}"
         )
+
+    def budget_of(self, family: str) -> int:
+        """Settings that are tried for a family."""
+        return self.budgets.get(family, self.budget)
 
 
 def read_plan(path: Path) -> ComparisonPlan:

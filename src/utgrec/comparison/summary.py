@@ -94,6 +94,7 @@ def summarise(folder: ComparisonFolder, resolved: Resolved, cells: Sequence[Cell
         "exclude_seen": plan.exclude_seen,
         "part": "test",
         "budget": plan.budget,
+        "budgets": plan.budgets,
         "resamples": plan.resamples,
         "group_users": plan.group_users,
         "tests": len(tests),

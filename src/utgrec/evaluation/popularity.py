@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from utgrec.data.similarities import Ranked
 from utgrec.data.split import Split
 from utgrec.evaluation.protocol import Query, Recommendations
-from utgrec.evaluation.topk import Ranked, pack
+from utgrec.evaluation.topk import pack
 
 
 class Interactions(NamedTuple):

@@ -28,7 +28,7 @@ from utgrec.evaluation.result import Evaluation
 from utgrec.evaluation.table import Comparison, comparison
 from utgrec.progress import Progress, silent
 from utgrec.recommender.train import STAGE as RECOMMENDER
-from utgrec.recommender.train import read_recommender
+from utgrec.recommender.train import read_memory, read_recommender
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import STAGE as CODES
 from utgrec.tokenizer.codes import read_codes
@@ -73,6 +73,7 @@ def evaluate_domain(
                 read_codes(codes).codes,
                 max_items=settings.max_items,
                 decoding=decoding,
+                memory=read_memory(recommender),
             ),
         ]
         oracle = _oracle(domain)
