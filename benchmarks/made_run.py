@@ -13,8 +13,10 @@ import torch
 from utgrec import storage
 from utgrec.config import to_dict
 from utgrec.recipes import tiny
+from utgrec.recommender.companions import Companions
 from utgrec.recommender.networks import create_network
 from utgrec.recommender.t5 import T5Sizes
+from utgrec.recommender.train import Memory, write_recommender
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.runs import RunFolder, RunPlan, write_plan
 
@@ -60,8 +62,8 @@ def make_run(folder: Path, items: int, beam: int) -> Path:
             out, stage="codes", config={}, inputs={"tokenizer": "none"}, facts=facts
         )
     with storage.new_folder(run.recommender) as out:
-        create_network(SIZES, vocabulary).save(out / "model")
-        storage.write_json(out / "vocabulary.json", to_dict(vocabulary))
+        nothing = Memory(Companions.nothing(), {})
+        write_recommender(out, create_network(SIZES, vocabulary), vocabulary, nothing)
         storage.write_manifest(
             out, stage="recommender", config=to_dict(recipe.recommender), inputs={}
         )

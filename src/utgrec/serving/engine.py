@@ -21,13 +21,15 @@ import pyarrow.compute as pc
 import torch
 
 from utgrec.config import require
-from utgrec.decoding import AllowedItems, BeamModel, BeamSearch, CodeTrie, make_beam_model
+from utgrec.decoding import AllowedItems, BeamModel, CodeTrie, make_beam_model, make_search
 from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem
 from utgrec.evaluation.generative import DecodingConfig
 from utgrec.recommender.attention import item_attention
+from utgrec.recommender.companions import CatalogCompanions
 from utgrec.recommender.histories import HistoryEncoder
+from utgrec.recommender.mixing import Mixing
 from utgrec.recommender.model import GenerativeRecommender
-from utgrec.recommender.train import read_recommender
+from utgrec.recommender.train import Memory, read_memory, read_recommender
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.runs import read_plan
 from utgrec.serving.filters import AttributeIndex, Filters
@@ -78,7 +80,7 @@ class Found(NamedTuple):
     """One recommended item."""
 
     item: int  # index in the catalogue of the shelf
-    score: float  # log-probability of its codes
+    score: float  # log-probability of the item
     why: tuple[Reason, ...]  # items of the history that are alike or attended to, most alike first
 
 
@@ -90,17 +92,23 @@ class Answer(NamedTuple):
     unknown: list[str]  # ids that were skipped
 
 
+class Recommender(NamedTuple):
+    """What all generations have in common."""
+
+    domain: str
+    network: GenerativeRecommender
+    lean: BeamModel[Any]  # the same weights, made for searching
+    vocabulary: Vocabulary
+    memory: Memory
+    mixing: Mixing  # of the voices of network and memory
+    max_items: int  # newest items of a history that are read
+
+
 class Shelf:
     """One generation, ready to recommend from."""
 
-    def __init__(
-        self,
-        generation: Generation,
-        model: BeamModel[Any],
-        vocabulary: Vocabulary,
-        domain: str,
-        max_items: int,
-    ) -> None:
+    def __init__(self, generation: Generation, recommender: "Recommender") -> None:
+        vocabulary = recommender.vocabulary
         if generation.sizes != vocabulary.code_sizes:
             raise SettingsMismatch(
                 f"generation {generation.number} has codes of sizes {generation.sizes}, the "
@@ -116,8 +124,19 @@ class Shelf:
         self.pictured = np.array(pc.not_equal(pc.fill_null(pictures, ""), "").to_numpy())  # (N,)
         self.trie = CodeTrie.build(self.codes)
         self.index = AttributeIndex(self.catalog)
-        self._encoder = HistoryEncoder(domain, self.codes, vocabulary, max_items)
-        self._search = BeamSearch[Any](model, vocabulary, self.trie)
+        domain = recommender.domain
+        self._encoder = HistoryEncoder(domain, self.codes, vocabulary, recommender.max_items)
+        memory = recommender.memory
+        self._search = make_search(
+            recommender.network,
+            recommender.lean,
+            vocabulary,
+            self.trie,
+            domain,
+            self.codes,
+            recommender.mixing,
+            CatalogCompanions(memory.companions, vocabulary, domain, self.codes),
+        )
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -269,18 +288,25 @@ class Engine:
             MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
         """
         plan = read_plan(store.run)
-        model, vocabulary, config = read_recommender(store.run.recommender)
+        network, vocabulary, config = read_recommender(store.run.recommender)
+        memory = read_memory(store.run.recommender)
         self.decoding: DecodingConfig = plan.recipe.decoding
-        self._network = model
         bf16 = self.decoding.precision == "bf16"
-        self._model: BeamModel[Any] = make_beam_model(
-            model, vocabulary.code_length, torch.bfloat16 if bf16 else torch.float32
+        lean: BeamModel[Any] = make_beam_model(
+            network, vocabulary.code_length, torch.bfloat16 if bf16 else torch.float32
         )
         if weights is not None:
-            share_weights(self._model, weights)
-            share_module(model, weights)
-        self._vocabulary = vocabulary
-        self._max_items = config.max_items
+            share_weights(lean, weights)
+            share_module(network, weights)
+        self._recommender = Recommender(
+            store.domain,
+            network,
+            lean,
+            vocabulary,
+            memory,
+            self.decoding.mixing or memory.mixing_of(store.domain),
+            config.max_items,
+        )
         self.store = store
         self.shelf = self._shelf(store.open(generation))
 
@@ -327,7 +353,7 @@ class Engine:
         return [answer for answer in answers if answer is not None]
 
     def _shelf(self, generation: Generation) -> Shelf:
-        return Shelf(generation, self._model, self._vocabulary, self.store.domain, self._max_items)
+        return Shelf(generation, self._recommender)
 
     def _answer(
         self,
@@ -340,7 +366,7 @@ class Engine:
         history = prepared.history
         attention: Sequence[Mapping[int, float] | None] = [None] * len(places)
         if prepared.request.attention:
-            attention = shelf.attention(self._network, places, history)
+            attention = shelf.attention(self._recommender.network, places, history)
         found = [
             Found(item, float(score), shelf.why(item, history, share))
             for item, score, share in zip(places, scores[: len(places)], attention, strict=True)

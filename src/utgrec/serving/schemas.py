@@ -181,7 +181,7 @@ class HitOut(BaseModel):
 
     item_id: str
     title: str
-    score: float = Field(description="Log-probability of the item's codes.")
+    score: float = Field(description="Log-probability of the item.")
     codes: list[int]
     image: str | None = Field(description="Where the picture is, on this server.")
     why: list[WhyOut] = Field(description="Items of the history that are alike or attended to.")
