@@ -87,6 +87,30 @@ def test_a_planted_preference_is_found(encoder):
     assert shares.max() > 0.99
 
 
+def test_it_looks_where_the_network_looks(encoder):
+    """The last position's shares, times the values, are what the trunk's attention gives."""
+    model = causal()
+    tokens, mask = encoder.encode([np.array([3, 9, 20])])
+    inputs, outputs = [], []
+    layer = model.trunk[0]
+    hooks = [
+        layer.attention.register_forward_hook(lambda m, a, out: inputs.append(out)),
+        layer.output.register_forward_pre_hook(lambda m, a: outputs.append(a[0])),
+    ]
+    del model.trunk[1]
+    written = torch.from_numpy(encoder.item_tokens[[0]])
+    items = tokens[:, 1:10].view(1, 3, 3)
+    model.read(tokens[:, 0], items)
+    for hook in hooks:
+        hook.remove()
+    value = inputs[0].chunk(3, dim=-1)[2][0].view(4, 2, 8)  # positions, heads, width of a head
+    mixed = outputs[0][0, -1].view(2, 8)
+    shares = torch.stack([torch.linalg.lstsq(value[:, h].T, mixed[h]).solution for h in range(2)])
+    expected = shares.mean(dim=0)[1:]
+    found = item_attention(model, tokens, mask, written)[0]
+    torch.testing.assert_close(found, expected / expected.sum(), atol=1e-4, rtol=1e-3)
+
+
 def test_other_networks_are_refused(encoder):
     tokens, mask = encoder.encode([np.array([3])])
     with pytest.raises(TypeError, match="no attention is known of a Linear"):

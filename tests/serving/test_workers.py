@@ -45,6 +45,19 @@ class TestSharedWeights:
             torch.testing.assert_close(lean.start(tokens, mask).states, before)
         assert _mapped(path) >= path.stat().st_size // 2
 
+    def test_tensors_are_found_wherever_they_are(self, tmp_path):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.BatchNorm1d(300))
+        tensor = torch.randn(40, 40)
+        nested = {"a": [tensor, (tensor, "text")], "network": network, "small": torch.zeros(3)}
+        before = [tensor.clone(), network[0].weight.detach().clone()]
+        path = share_weights(nested, tmp_path)
+        assert path.stat().st_size < 3 * 40 * 40 * 4  # the same tensor is kept once
+        begin, end = _span(path)
+        for found in (nested["a"][0], nested["a"][1][0], network[0].weight, network[1].weight):
+            assert begin <= found.data_ptr() < end
+        assert torch.equal(nested["a"][0], before[0]) and torch.equal(network[0].weight, before[1])
+
     def test_a_network_computes_the_same_from_shared_weights(self, model, tmp_path):
         before = model.state_dict()["head.weight"].clone()
         items = torch.randint(2, 40, (1, 4, 3))
@@ -64,6 +77,13 @@ class TestSharedWeights:
     def test_without_tensors_there_is_no_file(self, tmp_path):
         assert share_weights({"a": [1, (torch.zeros(3),)]}, tmp_path) is None
         assert not list(tmp_path.iterdir())
+
+
+def _span(path: Path) -> tuple[int, int]:
+    """Where a file begins and ends in this process's memory."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    spans = [line.split()[0].split("-") for line in lines if line.endswith(str(path))]
+    return min(int(b, 16) for b, _ in spans), max(int(e, 16) for _, e in spans)
 
 
 def _mapped(path: Path) -> int:

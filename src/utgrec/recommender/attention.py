@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utgrec.recommender.causal import FAR, CausalRecommender, Layer
+from utgrec.recommender.causal import CausalRecommender, Layer
 from utgrec.recommender.histories import newest_codes
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.t5 import T5Recommender
@@ -84,20 +84,24 @@ def _cross_attention(t5: Any, tokens: Tensor, mask: Tensor, written: Tensor, cou
 def _trunk_attention(model: CausalRecommender, tokens: Tensor, count: int) -> Tensor:
     """Shares before they are scaled, (1, T)."""
     items = tokens[:, 1 : 1 + count * model.length].view(1, count, model.length)
-    joined = model.join(model.embedding(items).flatten(2))
-    hidden = torch.cat([model.embedding(tokens[:, :1]), joined], dim=1)  # (1, T + 1, M)
-    place = torch.arange(count + 1)
-    distance = place[:, None] - place[None, :]
-    bias = model.nearness[:, distance.clamp(0, model.sizes.distances - 1)]
-    bias = bias.masked_fill(distance < 0, FAR)  # (A, T + 1, T + 1)
-    total = torch.zeros(1, count)
+    layers = [layer for layer in model.trunk if isinstance(layer, Layer)]
+    read: list[tuple[Tensor, Tensor]] = []  # what each layer reads: (1, T + 1, M), and its bias
+
+    def keep(module: Any, arguments: tuple[Tensor, Tensor]) -> None:
+        read.append(arguments)
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
+    try:
+        model.read(tokens[:, 0], items)
+    finally:
+        for hook in hooks:
+            hook.remove()
     heads = model.sizes.heads
-    for layer in model.trunk:
-        assert isinstance(layer, Layer)
+    total = torch.zeros(1, count)
+    for layer, (hidden, bias) in zip(layers, read, strict=True):
         query, key, _ = layer.attention(layer.attention_norm(hidden)).chunk(3, dim=-1)
         query = query[:, -1:].reshape(1, 1, heads, -1).transpose(1, 2)  # (1, A, 1, width)
         key = key.reshape(1, count + 1, heads, -1).permute(0, 2, 3, 1)  # (1, A, width, T + 1)
         scores = (query * query.shape[-1] ** -0.5) @ key + bias[:, -1:]  # (1, A, 1, T + 1)
         total += scores.softmax(dim=-1).mean(dim=1)[:, 0, 1:]
-        hidden = layer(hidden, bias)
     return total

@@ -14,22 +14,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+Key = tuple[int, tuple[int, ...], torch.dtype]
 SMALLEST = 1024  # bytes; what is smaller stays as it is
 
 
 def share_weights(model: Any, folder: Path) -> Path | None:
     """Replace the CPU tensors that an object holds by mapped ones of the same content.
 
-    Tensors are found in attributes, lists, tuples and dictionaries, however nested. Nobody may
-    write to them afterwards.
+    Tensors are found in attributes, networks, lists, tuples and dictionaries, however nested.
+    Nobody may write to them afterwards.
 
     Returns:
         The file; None if the object has no tensors to share.
     """
-    found: dict[int, Tensor] = {}
+    found: dict[Key, Tensor] = {}
 
     def collect(tensor: Tensor) -> Tensor:
-        found.setdefault(id(tensor), tensor)
+        found.setdefault(_key(tensor), tensor)
         return tensor
 
     _replace(model, collect)
@@ -38,8 +39,8 @@ def share_weights(model: Any, folder: Path) -> Path | None:
     names = {key: f"{place:05d}" for place, key in enumerate(found)}
     path = _keep({names[key]: tensor.detach() for key, tensor in found.items()}, folder)
     mapped = load_file(path)
-    by_id = {key: mapped[name] for key, name in names.items()}
-    _replace(model, lambda tensor: by_id[id(tensor)])
+    by_key = {key: mapped[name] for key, name in names.items()}
+    _replace(model, lambda tensor: by_key[_key(tensor)])
     return path
 
 
@@ -60,6 +61,11 @@ def _keep(named: dict[str, Tensor], folder: Path) -> Path:
     return path
 
 
+def _key(tensor: Tensor) -> Key:
+    """Tells tensors apart by what they show, not by the object that shows it."""
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.dtype
+
+
 def _replace(value: Any, change: Callable[[Tensor], Tensor], depth: int = 0) -> Any:
     """`value` with every shareable tensor in it changed; objects are changed in place."""
     if isinstance(value, Tensor):
@@ -71,6 +77,11 @@ def _replace(value: Any, change: Callable[[Tensor], Tensor], depth: int = 0) -> 
         made = [_replace(one, change, depth) for one in value]
         if any(new is not old for new, old in zip(made, value, strict=True)):
             return type(value)(*made) if hasattr(value, "_fields") else tuple(made)
+    elif isinstance(value, nn.Module):
+        for parameter in value.parameters():
+            parameter.data = _replace(parameter.data, change, depth)
+        for module in value.modules():
+            _replace(module._buffers, change, depth)
     elif isinstance(value, dict):
         value.update({key: _replace(one, change, depth) for key, one in value.items()})
     elif depth < 2 and type(value).__module__.startswith("utgrec."):
