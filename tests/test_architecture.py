@@ -115,6 +115,7 @@ PUBLIC = {
     },
     "utgrec.report": {"write_card", "write_comparison", "write_report"},
     "utgrec.serving": set(),
+    "utgrec.serving.users": set(),
     "utgrec.commands": set(),
 }
 

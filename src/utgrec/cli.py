@@ -16,6 +16,7 @@ from utgrec.commands import (
     images,
     prepare,
     prepare_sources,
+    recommend,
     runs,
     serve,
     stages,
@@ -49,6 +50,7 @@ def options(
 
 
 runs.add_to(app)
+recommend.add_to(app)
 compare.add_to(app)
 transfer.add_to(app)
 prepare_sources.add_to(app, prepare.add_to(app))
