@@ -20,6 +20,8 @@ from utgrec.serving import schemas
 from utgrec.serving.changes import Published
 from utgrec.serving.coder import Coder
 from utgrec.serving.engine import Answer, Shelf
+from utgrec.serving.explorer.page import page_routes
+from utgrec.serving.explorer.routes import explorer_routes
 from utgrec.serving.generations import GenerationStore
 from utgrec.serving.guards import Guard
 from utgrec.serving.keys import Key, Role, find_key
@@ -95,6 +97,9 @@ def create_app(
     _add_health(app, service, metrics, keys)
     _add_reading(app, service, keys)
     _add_changing(app, service, keys)
+    read = [_allow(keys, "read")]
+    app.include_router(explorer_routes(service, keys, read))
+    app.include_router(page_routes(store, keys, read))
     return app
 
 
