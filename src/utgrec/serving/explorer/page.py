@@ -119,13 +119,13 @@ def report_file(run: RunFolder) -> Path | None:
 
 
 class Tickets:
-    """Short-lived permissions to read the report. Processes with the same keys know each other's."""
+    """Short-lived permissions to read the report, known to all processes with the same keys."""
 
     def __init__(self, keys: tuple[Key, ...] | None) -> None:
-        known = None if keys is None else "\n".join(key.sha256 for key in keys)
-        self._secret = (
-            None if known is None else hashlib.sha256(b"report\n" + known.encode()).digest()
-        )
+        self._secret: bytes | None = None
+        if keys is not None:
+            known = "\n".join(["report", *(key.sha256 for key in keys)])
+            self._secret = hashlib.sha256(known.encode()).digest()
 
     def make(self, now: float | None = None) -> str:
         """The query string to ask with; empty where everybody may read."""

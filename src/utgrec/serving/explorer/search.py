@@ -32,7 +32,7 @@ class Matches(NamedTuple):
 
 
 class SearchIndex:
-    """The words of one catalogue. About 2 s and 150 bytes an item to build (benchmarks/explorer.py)."""
+    """The words of one catalogue. benchmarks/explorer.py measures what it takes."""
 
     def __init__(self, catalog: Catalog, live: npt.NDArray[np.bool_]) -> None:
         """`live` says which items can be recommended, (N,); others are found last."""
@@ -99,7 +99,7 @@ class SearchIndex:
     def _place(self, word: str) -> int:
         """Where a word is, or would be, among the sorted ones."""
         places = range(len(self._words))
-        return bisect.bisect_left(places, word, key=lambda place: self._words[place].as_py())
+        return bisect.bisect_left(places, word, key=lambda place: str(self._words[place]))
 
     def _between(self, first: int, last: int) -> npt.NDArray[np.int32]:
         """The items of the words first … last - 1."""

@@ -1,4 +1,4 @@
-"""The tree of codes as something to look at: how many items are where, and what they have in common.
+"""The tree of codes as something to look at: how many items are where, and what they share.
 
 Items sorted by their codes make every prefix one stretch, so a prefix is found by bisection and its
 branches by where the next code changes; a million items need no index beyond that order.
@@ -104,8 +104,8 @@ class Atlas:
             above = self.spread(prefix[:depth])
             last = first + int(np.searchsorted(column, code, side="right"))
             first += int(np.searchsorted(column, code, side="left"))
-            words = next((one.words for one in above.branches if one.code == code), [])
-            trail.append(Step(code, int(self._live[last] - self._live[first]), words))
+            said = next((one.words for one in above.branches if one.code == code), [])
+            trail.append(Step(code, int(self._live[last] - self._live[first]), said))
         items = int(self._live[last] - self._live[first])
         moved = int(self._moved[last] - self._moved[first])
         covers = self._typical(first, last)
@@ -170,7 +170,8 @@ class Atlas:
         owner, word = cells // max(len(vocabulary), 1), cells % max(len(vocabulary), 1)
         overall = np.bincount(word, weights=count, minlength=len(vocabulary)) / len(branch)
         share = count / items[owner]
-        gain = share * np.log(share / overall[word])
+        # Words that most items have, such as articles, say little even where all have them.
+        gain = share * np.log(share / overall[word]) * (1 - overall[word])
         usable = np.array(
             [len(one) >= SHORTEST_WORD and not one.isdigit() for one in vocabulary], dtype=np.bool_
         )
