@@ -23,6 +23,7 @@ from utgrec.serving.explorer.search import SearchIndex
 from utgrec.serving.explorer.tree import Atlas
 from utgrec.serving.generations import GenerationStore, Listed
 from utgrec.serving.keys import Key, find_key
+from utgrec.serving.schemas import MAX_K
 from utgrec.serving.service import Service
 
 MOST_FOUND = 100  # items of one page of a search
@@ -146,6 +147,21 @@ def explorer_routes(service: Service, keys: tuple[Key, ...] | None, read: list[A
                 "generation": made.shelf.number,
                 "total": found.total,
                 "items": cards(made.shelf, found.items),
+            }
+        )
+
+    @routes.get("/v1/cards", response_model=schemas.CardsOut)
+    def some(
+        item_id: Annotated[list[str], Query(min_length=1, max_length=MAX_K, examples=[["A12"]])],
+    ) -> Response:
+        """Several items at once, as lists show them."""
+        shelf = service.shelf
+        known = shelf.index.find(item_id)
+        return JSONResponse(
+            {
+                "generation": shelf.number,
+                "items": cards(shelf, known.places.tolist()),
+                "unknown": known.unknown,
             }
         )
 

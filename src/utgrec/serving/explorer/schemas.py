@@ -39,6 +39,14 @@ class FoundOut(BaseModel):
     items: list[CardOut]
 
 
+class CardsOut(BaseModel):
+    """Some items, in the order in which they were asked for."""
+
+    generation: int
+    items: list[CardOut]
+    unknown: list[str] = Field(description="Ids that the catalogue has never had.")
+
+
 class StepOut(BaseModel):
     """One code on the way to a place."""
 

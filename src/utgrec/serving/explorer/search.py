@@ -99,7 +99,8 @@ class SearchIndex:
     def _place(self, word: str) -> int:
         """Where a word is, or would be, among the sorted ones."""
         places = range(len(self._words))
-        return bisect.bisect_left(places, word, key=lambda place: str(self._words[place]))
+        place: int = bisect.bisect_left(places, word, key=lambda at: str(self._words[at].as_py()))
+        return place
 
     def _between(self, first: int, last: int) -> npt.NDArray[np.int32]:
         """The items of the words first … last - 1."""

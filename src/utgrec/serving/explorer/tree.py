@@ -23,6 +23,40 @@ COVERS = 4  # items shown for a branch
 LOOKED_AT = 48  # items of a branch whose words are counted
 WORDS = 3  # words that describe a branch
 SHORTEST_WORD = 3  # characters
+# Words that say nothing about an item, however unevenly they are spread.
+EMPTY_WORDS = frozenset(
+    [
+        "and",
+        "any",
+        "are",
+        "but",
+        "can",
+        "for",
+        "from",
+        "has",
+        "have",
+        "into",
+        "its",
+        "not",
+        "our",
+        "own",
+        "that",
+        "the",
+        "their",
+        "them",
+        "they",
+        "this",
+        "was",
+        "were",
+        "will",
+        "with",
+        "you",
+        "your",
+        "comes",
+        "made",
+        "shows",
+    ]
+)
 MOST_DESCRIBED = 600  # branches with words and covers, the largest ones
 SPREADS_KEPT = 256
 
@@ -173,7 +207,11 @@ class Atlas:
         # Words that most items have, such as articles, say little even where all have them.
         gain = share * np.log(share / overall[word]) * (1 - overall[word])
         usable = np.array(
-            [len(one) >= SHORTEST_WORD and not one.isdigit() for one in vocabulary], dtype=np.bool_
+            [
+                len(one) >= SHORTEST_WORD and not one.isdigit() and one not in EMPTY_WORDS
+                for one in vocabulary
+            ],
+            dtype=np.bool_,
         )
         # One item among siblings has words of its own for sure: they must be of two at least.
         good = usable[word] & (gain > 0) & ((count > 1) | (items[owner] == 1))
