@@ -8,6 +8,7 @@ import threading
 from typing import Annotated, Any
 from urllib.parse import quote
 
+import pyarrow as pa
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -207,8 +208,8 @@ def explorer_routes(service: Service, keys: tuple[Key, ...] | None, read: list[A
 
 def cards(shelf: Shelf, items: list[int]) -> list[dict[str, Any]]:
     """Items as lists show them."""
-    names = shelf.catalog.table.column_names
-    prices = shelf.catalog.table.column("price").take(items).to_pylist() if "price" in names else []
+    table, rows = shelf.catalog.table, pa.array(items, pa.int64())
+    prices = table.column("price").take(rows).to_pylist() if "price" in table.column_names else []
     return [
         {
             **named(shelf, item),
