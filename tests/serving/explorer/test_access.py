@@ -1,5 +1,6 @@
 """The explorer for everybody: keyboard alone, screen readers, phones, dark rooms, calm screens."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_contrast_names_and_landmarks_of_every_view(visit, places, scheme):
         levels = page.locator("main :is(h1, h2, h3)").evaluate_all(
             "all => all.map((one) => +one.tagName[1])"
         )
-        steps = [after - before for before, after in zip(levels, levels[1:], strict=False)]
+        steps = [after - before for before, after in itertools.pairwise(levels)]
         assert max(steps, default=0) <= 1, (view, levels)
         ids = page.locator("[id]").evaluate_all("all => all.map((one) => one.id)")
         assert len(ids) == len(set(ids)), view

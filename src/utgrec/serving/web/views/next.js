@@ -143,7 +143,7 @@ function results(items, history) {
 function likely(item, best) {
   const chance = Math.exp(item.score);
   const share = Math.exp(item.score - best);
-  const text = chance >= 0.001 ? percent(chance, chance < 0.1 ? 1 : 0) : `${chance.toExponential(0)}`;
+  const text = chance < 0.0001 ? "< 0.01 %" : percent(chance, chance < 0.001 ? 2 : chance < 0.1 ? 1 : 0);
   return h("p", { class: "likely", title: `log-probability ${item.score.toFixed(2)}` },
     h("span", { class: "bar", "aria-hidden": "true", style: { "--share": share.toFixed(4), "--hue": hueOf(0, item.codes[0]) } }),
     h("span", { class: "figure" }, h("span", { class: "hidden" }, "Probability "), text));

@@ -149,7 +149,10 @@ function tile(branch, codes, first) {
       h("span", { class: "tile-words" }, branch.words.map((word) => h("span", {}, word))),
       h("span", { class: "tile-covers" }, branch.covers.filter((item) => item.image).map((item) => picture(item)))));
   link.addEventListener("click", (event) => {
-    if (!event.ctrlKey && !event.metaKey && !event.shiftKey) link.style.setProperty("view-transition-name", "zoom");
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    // The tile grows into the map that comes: it takes over the name from the map that goes.
+    link.closest(".map-box").style.setProperty("view-transition-name", "none");
+    link.style.setProperty("view-transition-name", "zoom");
   });
   return link;
 }
