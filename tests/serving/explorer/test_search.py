@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utgrec.catalog import Catalog
-from utgrec.serving.explorer.search import SearchIndex, plain
+from utgrec.serving.explorer.search import SearchIndex, plain, plain_text
 
 
 def shop(titles, ids=None, **columns):
@@ -96,6 +96,15 @@ def test_it_is_what_looking_at_every_item_finds(titles, query):
     if expected or len(query.strip()) < 2:
         assert set(got.items) == expected
     assert got.total == len(got.items)
+
+
+LETTERS = st.characters(max_codepoint=0x2FFF, categories=("L", "N", "Mn", "P", "S", "Zs"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(LETTERS, max_size=12))
+def test_one_text_is_made_plain_as_many_are(text):
+    assert plain_text(text) == plain(pa.array([text]))[0].as_py()
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -9,6 +9,8 @@ Shapes: N items · W distinct words.
 """
 
 import bisect
+import re
+import unicodedata
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from utgrec.catalog import Catalog
 
 SEARCHED = ("title", "item_id", "brand", "category")
 MOST_WORDS = 8  # words of a query that are looked at
+NO_WORD = re.compile(r"[\W_]+")
 LAST = "\U0010ffff"  # sorts behind every word
 
 
@@ -61,12 +64,12 @@ class SearchIndex:
     @property
     def nbytes(self) -> int:
         """Memory of all arrays, in bytes."""
-        arrays = (self._items, self._starts, self._order)
-        return sum(array.nbytes for array in arrays) + self._words.nbytes + self._plain.nbytes
+        arrays = (self._items, self._starts, self._order, self._words, self._plain)
+        return sum(int(array.nbytes) for array in arrays)
 
     def find(self, query: str, count: int, offset: int = 0) -> Matches:
         """The items that fit a query, best first; whole words count more than beginnings."""
-        typed = plain(pa.array([query]))[0].as_py()
+        typed = plain_text(query)
         words = typed.split()[:MOST_WORDS]
         if not words:
             return Matches([], 0)
@@ -114,6 +117,15 @@ def plain(texts: pa.Array) -> pa.Array:
     texts = pc.replace_substring_regex(texts, r"\p{Mn}+", "")
     texts = pc.replace_substring_regex(texts, r"[^\p{L}\p{N}]+", " ")
     return pc.utf8_trim_whitespace(texts)
+
+
+def plain_text(text: str) -> str:
+    """The same of one text; starting Arrow for it would take longer than the search itself."""
+    apart = unicodedata.normalize("NFKD", text)
+    # One character after another, since Arrow does not look around either (the last Σ of a word).
+    low = "".join(char.lower() for char in apart)
+    bare = "".join(char for char in low if unicodedata.category(char) != "Mn")
+    return " ".join(NO_WORD.sub(" ", bare).split())
 
 
 def split_words(texts: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:

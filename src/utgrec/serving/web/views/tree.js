@@ -17,7 +17,7 @@ export async function showTree(view, { parts, signal, overview }) {
   const { sizes } = overview;
   const name = level ? nameOf(place.trail.at(-1).words, `Code ${place.codes.at(-1)}`) : overview.domain;
   view.append(
-    crumbs(place, overview),
+    level ? crumbs(place) : "",
     h("header", { class: "head" },
       h("div", {},
         h("h1", {}, name),
@@ -51,11 +51,10 @@ function lead(place, { sizes, removed }) {
   return `${many(place.items, "item")} whose codes begin with ${place.codes.join(", ")}, ${rest}.${moved}`;
 }
 
-function crumbs(place, overview) {
-  const all = h("a", { href: "#/tree", ...(place.codes.length ? {} : { "aria-current": "page" }) }, "All codes");
+function crumbs(place) {
   return h("nav", { class: "crumbs", "aria-label": "Way through the tree" },
     h("ol", {},
-      h("li", {}, all),
+      h("li", {}, h("a", { href: "#/tree" }, "All codes")),
       place.trail.map((step, level) => h("li", {},
         h("a", {
           href: treeLink(place.codes.slice(0, level + 1)),
@@ -135,18 +134,17 @@ function tiles(place) {
 function tile(branch, codes, first) {
   const level = codes.length - 1;
   const name = nameOf(branch.words, `code ${branch.code}`);
-  const moved = branch.moved ? `, ${many(branch.moved, "item")} moved` : "";
   const link = h("a", {
     class: "tile", href: treeLink(codes), tabindex: first ? 0 : -1,
-    "aria-label": `Code ${branch.code}: ${name}. ${many(branch.items, "item")}${moved}`,
     style: { "--hue": hueOf(level, branch.code) },
-    title: `${name} · ${many(branch.items, "item")}`,
+    title: `${name} · ${many(branch.items, "item")}${branch.moved ? `, ${count(branch.moved)} moved` : ""}`,
+    // What is seen comes first and in its order, for those who speak what they see.
+    "aria-label": `Code ${[branch.code, ...branch.words, many(branch.items, "item")].join(" ")}${branch.moved ? `, ${count(branch.moved)} moved` : ""}`,
   },
     h("span", { class: "tile-inner" },
-      h("span", { class: "tile-top" },
-        h("span", { class: "tile-code" }, String(branch.code)),
-        h("span", { class: "tile-count" }, count(branch.items))),
-      h("span", { class: "tile-words" }, branch.words.map((word) => h("span", {}, word))),
+      h("span", { class: "tile-code" }, String(branch.code)), " ",
+      h("span", { class: "tile-words" }, branch.words.map((word) => [h("span", {}, word), " "])), " ",
+      h("span", { class: "tile-count" }, count(branch.items)),
       h("span", { class: "tile-covers" }, branch.covers.filter((item) => item.image).map((item) => picture(item)))));
   link.addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
