@@ -71,9 +71,10 @@ def _describe_numbers(name: str, values: npt.NDArray[np.float64], items: int) ->
         return Facet(name, "numbers", items, 0, [], None, None, [], None)
     least, most = float(values.min()), float(values.max())
     last = float(np.quantile(values, MOST_SPREAD))
+    distinct = int(pc.count_distinct(pa.array(values)).as_py())
     step = (last - least) / (BARS - 1)
     place = np.zeros(len(values), dtype=np.int64)
     if step > 0:
         place = np.minimum(((values - least) / step).astype(np.int64), BARS - 1)
     bars = np.bincount(place, minlength=BARS).tolist() if step > 0 else [len(values)]
-    return Facet(name, "numbers", items, len(np.unique(values)), [], least, most, bars, last)
+    return Facet(name, "numbers", items, distinct, [], least, most, bars, last)

@@ -88,6 +88,9 @@ class Explorer:
         with self._lock:
             if self._made is None or self._made.shelf is not shelf:
                 self._made = Made(shelf)
+                # Its words take longest: whoever types will not have to wait for all of it.
+                made = self._made
+                threading.Thread(target=lambda: made.search, daemon=True).start()
             return self._made
 
     @property
@@ -116,7 +119,7 @@ def explorer_routes(service: Service, keys: tuple[Key, ...] | None, read: list[A
     @routes.get("/v1/overview", response_model=schemas.OverviewOut)
     def overview(request: Request) -> Response:
         """What is served here."""
-        shelf = service.shelf
+        shelf = explorer.made.shelf
         live = int(shelf.live.sum())
         return JSONResponse(
             {
