@@ -59,7 +59,10 @@ export async function pictureAddress(path) {
     if (pictures.size > 600) {
       const [oldest, held] = pictures.entries().next().value;
       pictures.delete(oldest);
-      held.then((url) => URL.revokeObjectURL(url), () => {});
+      held.then(
+        (url) => URL.revokeObjectURL(url),
+        () => {},
+      );
     }
   }
   return pictures.get(path);
@@ -71,15 +74,34 @@ function askForKey(refused) {
   if (refused && refused !== sessionStorage.getItem(KEPT)) return Promise.resolve();
   asking ??= new Promise((resolve) => {
     const input = h("input", {
-      id: "key", type: "password", autocomplete: "off", required: true, spellcheck: "false",
+      id: "key",
+      type: "password",
+      autocomplete: "off",
+      required: true,
+      spellcheck: "false",
       "aria-describedby": "key-note",
     });
-    const dialog = h("dialog", { class: "card ask", "aria-labelledby": "key-title" },
-      h("form", { method: "dialog" },
-        h("h2", { id: "key-title" }, refused ? "That key is not known here" : "This server needs a key"),
-        h("p", { id: "key-note" }, "Ask whoever runs it for a key with the role read. It stays in this tab only and is forgotten when you close it."),
-        h("label", { for: "key" }, "API key"), input,
-        h("button", { class: "primary", type: "submit" }, "Use this key")));
+    const dialog = h(
+      "dialog",
+      { class: "card ask", "aria-labelledby": "key-title" },
+      h(
+        "form",
+        { method: "dialog" },
+        h(
+          "h2",
+          { id: "key-title" },
+          refused ? "That key is not known here" : "This server needs a key",
+        ),
+        h(
+          "p",
+          { id: "key-note" },
+          "Ask whoever runs it for a key with the role read. It stays in this tab only and is forgotten when you close it.",
+        ),
+        h("label", { for: "key" }, "API key"),
+        input,
+        h("button", { class: "primary", type: "submit" }, "Use this key"),
+      ),
+    );
     dialog.addEventListener("cancel", (event) => event.preventDefault());
     dialog.addEventListener("close", () => {
       sessionStorage.setItem(KEPT, input.value.trim());

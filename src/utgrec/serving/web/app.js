@@ -12,7 +12,14 @@ import { showSearch } from "./views/search.js";
 import { showTree } from "./views/tree.js";
 import { showVersions } from "./views/versions.js";
 
-const views = { tree: showTree, search: showSearch, item: showItem, next: showNext, versions: showVersions, report: showReport };
+const views = {
+  tree: showTree,
+  search: showSearch,
+  item: showItem,
+  next: showNext,
+  versions: showVersions,
+  report: showReport,
+};
 const main = document.getElementById("main");
 const input = document.getElementById("query");
 const scrolled = new Map(); // address → how far down it was
@@ -25,14 +32,21 @@ export const app = { overview: null };
 /** #/tree/9/105?x=1 → its parts, decoded. */
 function readRoute() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  const parts = path.split("/").filter(Boolean).map((part) => {
-    try {
-      return decodeURIComponent(part);
-    } catch {
-      return part;
-    }
-  });
-  return { view: parts[0] in views ? parts[0] : "tree", parts: parts.slice(1), query: new URLSearchParams(query) };
+  const parts = path
+    .split("/")
+    .filter(Boolean)
+    .map((part) => {
+      try {
+        return decodeURIComponent(part);
+      } catch {
+        return part;
+      }
+    });
+  return {
+    view: parts[0] in views ? parts[0] : "tree",
+    parts: parts.slice(1),
+    query: new URLSearchParams(query),
+  };
 }
 
 async function show() {
@@ -45,7 +59,8 @@ async function show() {
   leaving = new AbortController();
   const { signal } = leaving;
   for (const link of document.querySelectorAll("#nav a")) {
-    const here = link.dataset.view === route.view || (route.view === "item" && link.dataset.view === "tree");
+    const here =
+      link.dataset.view === route.view || (route.view === "item" && link.dataset.view === "tree");
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
@@ -54,7 +69,7 @@ async function show() {
   } else input.value = "";
   main.setAttribute("aria-busy", "true");
   const place = h("div", { class: `view view-${route.view}` });
-  const place_up = back ? scrolled.get(location.hash) ?? 0 : 0;
+  const place_up = back ? (scrolled.get(location.hash) ?? 0) : 0;
   back = false;
   try {
     app.overview ??= await welcome(signal);
@@ -90,11 +105,19 @@ async function welcome(signal) {
 
 function wrong(error) {
   const known = error instanceof Problem;
-  return h("div", { class: "card wrong", role: "alert" },
+  return h(
+    "div",
+    { class: "card wrong", role: "alert" },
     h("h1", {}, known && error.status === 404 ? "Nothing there" : "That did not work"),
     h("p", {}, known ? error.message : "The server cannot be reached. Is it still running?"),
-    h("p", {}, h("a", { href: "#/tree" }, "Back to all codes"), " or ",
-      h("button", { type: "button", onclick: show }, "try again")));
+    h(
+      "p",
+      {},
+      h("a", { href: "#/tree" }, "Back to all codes"),
+      " or ",
+      h("button", { type: "button", onclick: show }, "try again"),
+    ),
+  );
 }
 
 function showCount() {
@@ -129,7 +152,8 @@ document.getElementById("skip").addEventListener("click", (event) => {
 const typing = (element) => element.closest("input, textarea, select, [contenteditable]") !== null;
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]"))
+    return;
   if (event.key === "/" && !typing(event.target)) {
     event.preventDefault();
     input.focus();
@@ -157,7 +181,11 @@ theme.addEventListener("click", () => {
   announce(`Colours: ${next}`);
 });
 
-useTheme(themes.includes(localStorage.getItem("utgrec.theme")) ? localStorage.getItem("utgrec.theme") : "auto");
+useTheme(
+  themes.includes(localStorage.getItem("utgrec.theme"))
+    ? localStorage.getItem("utgrec.theme")
+    : "auto",
+);
 onChange(showCount);
 showCount();
 history.scrollRestoration = "manual";
@@ -167,8 +195,12 @@ addEventListener("served", () => {
   app.overview = null; // another generation: ask again
   show();
 });
-addEventListener("click", (event) => {
-  if (event.target.closest?.("a[href^='#/']")) queueMicrotask(() => (back = false));
-}, true);
+addEventListener(
+  "click",
+  (event) => {
+    if (event.target.closest?.("a[href^='#/']")) queueMicrotask(() => (back = false));
+  },
+  true,
+);
 document.documentElement.classList.toggle("calm", calm());
 show();

@@ -5,13 +5,16 @@ import { codeLine, hueOf, itemLink } from "./codes.js";
 import { announce, h, price } from "./dom.js";
 import { addToHistory, getHistory, inHistory, onChange, removeFromHistory } from "./state.js";
 
-const seen = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (!entry.isIntersecting) continue;
-    seen.unobserve(entry.target);
-    load(entry.target);
-  }
-}, { rootMargin: "300px" });
+const seen = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      seen.unobserve(entry.target);
+      load(entry.target);
+    }
+  },
+  { rootMargin: "300px" },
+);
 
 async function load(image) {
   try {
@@ -25,8 +28,11 @@ async function load(image) {
 export function picture(item, alt = "") {
   const hue = item.codes ? hueOf(0, item.codes[0]) : 200;
   const letter = (item.title || item.item_id).trim().slice(0, 1).toUpperCase();
-  const box = h("span", { class: "picture", style: { "--hue": hue } },
-    h("span", { class: "letter", "aria-hidden": "true" }, letter));
+  const box = h(
+    "span",
+    { class: "picture", style: { "--hue": hue } },
+    h("span", { class: "letter", "aria-hidden": "true" }, letter),
+  );
   if (item.image) {
     const image = h("img", { alt, decoding: "async", "data-path": item.image, draggable: "false" });
     image.addEventListener("error", () => box.classList.add("broken"));
@@ -59,13 +65,20 @@ export async function toggle(item) {
 export function historyButton(item, { words = false } = {}) {
   const sign = h("span", { "aria-hidden": "true" });
   const text = h("span", { class: words ? "" : "hidden" });
-  const button = h("button", { class: words ? "primary add" : "round add", type: "button" }, sign, text);
+  const button = h(
+    "button",
+    { class: words ? "primary add" : "round add", type: "button" },
+    sign,
+    text,
+  );
   const show = () => {
     const there = inHistory(item.item_id);
     button.setAttribute("aria-pressed", String(there));
     sign.textContent = there ? "✓" : "+";
     text.textContent = words
-      ? there ? "In your history" : "Add to your history"
+      ? there
+        ? "In your history"
+        : "Add to your history"
       : `${titleOf(item)} in your history`;
     button.title = there ? "Take out of your history" : "Add to your history";
   };
@@ -78,22 +91,53 @@ export function historyButton(item, { words = false } = {}) {
 
 /** An item as one of many. `below` comes under its title. */
 export function card(item, { below = null, rank = null, shared = null, tag = "li" } = {}) {
-  return h(tag, { class: "item", "data-id": item.item_id },
-    h("a", { class: "item-link", href: itemLink(item.item_id) },
+  return h(
+    tag,
+    { class: "item", "data-id": item.item_id },
+    h(
+      "a",
+      { class: "item-link", href: itemLink(item.item_id) },
       picture(item),
-      h("span", { class: "item-title" },
-        rank !== null && h("span", { class: "rank" }, h("span", { class: "hidden" }, "Place "), String(rank), h("span", { class: "hidden" }, ": ")),
-        titleOf(item))),
-    h("div", { class: "item-facts" },
-      item.codes && codeLine(item.codes, shared === null ? {} : {
-        shared,
-        label: `codes ${item.codes.join(", ")}, of which ${shared} shared`,
-      }),
-      item.price !== null && item.price !== undefined && h("span", { class: "price" }, price(item.price)),
-      item.live === false && h("span", { class: "pill" }, "removed")),
+      h(
+        "span",
+        { class: "item-title" },
+        rank !== null &&
+          h(
+            "span",
+            { class: "rank" },
+            h("span", { class: "hidden" }, "Place "),
+            String(rank),
+            h("span", { class: "hidden" }, ": "),
+          ),
+        titleOf(item),
+      ),
+    ),
+    h(
+      "div",
+      { class: "item-facts" },
+      item.codes &&
+        codeLine(
+          item.codes,
+          shared === null
+            ? {}
+            : {
+                shared,
+                label: `codes ${item.codes.join(", ")}, of which ${shared} shared`,
+              },
+        ),
+      item.price !== null &&
+        item.price !== undefined &&
+        h("span", { class: "price" }, price(item.price)),
+      item.live === false && h("span", { class: "pill" }, "removed"),
+    ),
     below,
-    historyButton(item));
+    historyButton(item),
+  );
 }
 
 export const grid = (items, options = () => ({})) =>
-  h("ul", { class: "items" }, items.map((item, place) => card(item, options(item, place))));
+  h(
+    "ul",
+    { class: "items" },
+    items.map((item, place) => card(item, options(item, place))),
+  );

@@ -12,13 +12,21 @@ export const hueOf = (level, code) => hues[level]?.[code] ?? 200;
 /** The codes of an item in one line; `shared` of them are marked as common with something else. */
 export function codeLine(codes, { shared = null, label = null } = {}) {
   const said = label ?? `codes ${codes.join(", ")}`;
-  return h("span", { class: "codes", role: "img", "aria-label": said },
+  return h(
+    "span",
+    { class: "codes", role: "img", "aria-label": said },
     codes.map((code, level) =>
-      h("span", {
-        class: shared !== null && level >= shared ? "code off" : "code",
-        "aria-hidden": "true",
-        style: { "--hue": hueOf(level, code) },
-      }, String(code))));
+      h(
+        "span",
+        {
+          class: shared !== null && level >= shared ? "code off" : "code",
+          "aria-hidden": "true",
+          style: { "--hue": hueOf(level, code) },
+        },
+        String(code),
+      ),
+    ),
+  );
 }
 
 /** Words of a branch as its name. */

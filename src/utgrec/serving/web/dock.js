@@ -18,8 +18,15 @@ const ask = debounce(async (place) => {
   try {
     const body = { history, k: SHOWN, unknown: "skip", filters: asRequest() };
     const got = await post("v1/recommend", body, asking.signal);
-    place.replaceChildren(...got.answers[0].items.map((item) =>
-      h("a", { href: itemLink(item.item_id), title: titleOf(item) }, picture(item, titleOf(item)))));
+    place.replaceChildren(
+      ...got.answers[0].items.map((item) =>
+        h(
+          "a",
+          { href: itemLink(item.item_id), title: titleOf(item) },
+          picture(item, titleOf(item)),
+        ),
+      ),
+    );
   } catch {
     place.replaceChildren(); // the view itself says what is wrong
   }
@@ -35,13 +42,37 @@ export function showDock(shown = view) {
   const before = dock.querySelector(".dock-next");
   if (before) next.append(...before.children); // until the new ones are there
   dock.replaceChildren(
-    h("div", { class: "dock-history" },
+    h(
+      "div",
+      { class: "dock-history" },
       h("span", { class: "dock-count" }, many(history.length, "item")),
-      h("ol", {}, history.slice(-SHOWN).map((item) =>
-        h("li", {}, h("a", { href: itemLink(item.item_id), title: titleOf(item) }, picture(item, titleOf(item))))))),
+      h(
+        "ol",
+        {},
+        history
+          .slice(-SHOWN)
+          .map((item) =>
+            h(
+              "li",
+              {},
+              h(
+                "a",
+                { href: itemLink(item.item_id), title: titleOf(item) },
+                picture(item, titleOf(item)),
+              ),
+            ),
+          ),
+      ),
+    ),
     h("span", { class: "dock-arrow", "aria-hidden": "true" }, "→"),
     next,
-    h("a", { class: "primary", href: writeAddress() }, h("span", { class: "long" }, "See what comes next"), h("span", { class: "short" }, "What comes next")));
+    h(
+      "a",
+      { class: "primary", href: writeAddress() },
+      h("span", { class: "long" }, "See what comes next"),
+      h("span", { class: "short" }, "What comes next"),
+    ),
+  );
   ask(next);
 }
 

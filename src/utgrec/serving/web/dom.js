@@ -22,7 +22,9 @@ function fill(element, properties, children) {
       element.setAttribute(name, value === true ? "" : value);
     }
   }
-  element.append(...children.flat(3).filter((one) => one !== null && one !== undefined && one !== false));
+  element.append(
+    ...children.flat(3).filter((one) => one !== null && one !== undefined && one !== false),
+  );
   return element;
 }
 

@@ -34,7 +34,10 @@ export function setHistory(items) {
 }
 
 export const addToHistory = ({ item_id, title, image, codes }) =>
-  setHistory([...history.filter((one) => one.item_id !== item_id), { item_id, title, image, codes }]);
+  setHistory([
+    ...history.filter((one) => one.item_id !== item_id),
+    { item_id, title, image, codes },
+  ]);
 
 export const removeFromHistory = (id) => setHistory(history.filter((one) => one.item_id !== id));
 

@@ -11,7 +11,8 @@ const LONGEST_ROW = 40;
  */
 export function layout(weights, width, height, least = 0) {
   const total = weights.reduce((sum, weight) => sum + weight, 0);
-  if (!total || width <= 0 || height <= 0) return weights.map(() => ({ x: 0, y: 0, width: 0, height: 0 }));
+  if (!total || width <= 0 || height <= 0)
+    return weights.map(() => ({ x: 0, y: 0, width: 0, height: 0 }));
   const areas = weights.map((weight) => (weight * width * height) / total);
   const found = [];
   let y = 0;
@@ -19,7 +20,11 @@ export function layout(weights, width, height, least = 0) {
     const row = areas.slice(first, last);
     const rowHeight = row.reduce((sum, area) => sum + area, 0) / width;
     let x = 0;
-    for (const tile of widen(row.map((area) => area / rowHeight), width, least)) {
+    for (const tile of widen(
+      row.map((area) => area / rowHeight),
+      width,
+      least,
+    )) {
       found.push({ x, y, width: tile, height: rowHeight });
       x += tile;
     }
@@ -30,7 +35,9 @@ export function layout(weights, width, height, least = 0) {
 
 /** The cut into rows [first, last) of least cost, by dynamic programming over where rows end. */
 function rows(areas, width, least) {
-  const longest = least ? Math.max(1, Math.min(LONGEST_ROW, Math.floor(width / least))) : LONGEST_ROW;
+  const longest = least
+    ? Math.max(1, Math.min(LONGEST_ROW, Math.floor(width / least)))
+    : LONGEST_ROW;
   const costs = [0, ...areas.map(() => Infinity)];
   const begins = [0];
   for (let last = 1; last <= areas.length; last++) {
@@ -50,7 +57,8 @@ function rows(areas, width, least) {
 function shape(areas, first, last, rowHeight) {
   let far = 0;
   for (let place = first; place < last; place++) {
-    far += Math.sqrt(areas[place]) * Math.log(areas[place] / (rowHeight * rowHeight * GOOD_SHAPE)) ** 2;
+    far +=
+      Math.sqrt(areas[place]) * Math.log(areas[place] / (rowHeight * rowHeight * GOOD_SHAPE)) ** 2;
   }
   return far;
 }
@@ -60,7 +68,9 @@ function widen(widths, width, least) {
   const low = Math.min(least, width / widths.length);
   const spare = widths.reduce((sum, one) => sum + Math.max(0, one - low), 0);
   const missing = widths.reduce((sum, one) => sum + Math.max(0, low - one), 0);
-  return widths.map((one) => (one < low ? low : one - (spare ? (missing * (one - low)) / spare : 0)));
+  return widths.map((one) =>
+    one < low ? low : one - (spare ? (missing * (one - low)) / spare : 0),
+  );
 }
 
 /** Weights with a floor, so that each tile has at least `least` of the box's area. */

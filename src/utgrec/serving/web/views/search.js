@@ -9,15 +9,34 @@ const DEEPEST = 10_000;
 
 export async function showSearch(view, { query, signal }) {
   const typed = (query.get("q") ?? "").trim();
-  view.append(h("header", { class: "head" }, h("div", {}, h("h1", {}, typed ? `“${typed}”` : "Search"))));
+  view.append(
+    h("header", { class: "head" }, h("div", {}, h("h1", {}, typed ? `“${typed}”` : "Search"))),
+  );
   if (!typed) {
-    view.append(h("p", { class: "lead" }, "Type words of a title, a brand, a category or an id above. Beginnings are enough."));
+    view.append(
+      h(
+        "p",
+        { class: "lead" },
+        "Type words of a title, a brand, a category or an id above. Beginnings are enough.",
+      ),
+    );
     return () => document.getElementById("query").focus();
   }
-  const ask = (offset) => get(`v1/items?${new URLSearchParams({ query: typed, k: PAGE, offset })}`, signal);
+  const ask = (offset) =>
+    get(`v1/items?${new URLSearchParams({ query: typed, k: PAGE, offset })}`, signal);
   const found = await ask(0);
   const said = found.total ? many(found.total, "item") : "No item";
-  view.querySelector(".head div").append(h("p", { class: "lead" }, found.total ? `${said}.` : "No item has such words. Try fewer of them, or only their beginnings."));
+  view
+    .querySelector(".head div")
+    .append(
+      h(
+        "p",
+        { class: "lead" },
+        found.total
+          ? `${said}.`
+          : "No item has such words. Try fewer of them, or only their beginnings.",
+      ),
+    );
   announce(`${said} found for ${typed}`);
   if (!found.total) return null;
   const list = grid(found.items);
