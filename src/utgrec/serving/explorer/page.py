@@ -12,13 +12,13 @@ import hmac
 import mimetypes
 import time
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from utgrec.runs import RunFolder
+from utgrec.serving.access import allow
 from utgrec.serving.explorer import schemas
 from utgrec.serving.generations import GenerationStore
 from utgrec.serving.keys import Key
@@ -71,7 +71,7 @@ class Asset:
         return Response(self.content, media_type=self.kind, headers=headers)
 
 
-def page_routes(store: GenerationStore, keys: tuple[Key, ...] | None, read: list[Any]) -> APIRouter:
+def page_routes(store: GenerationStore, keys: tuple[Key, ...] | None) -> APIRouter:
     """The page, its files and the report."""
     routes = APIRouter()
     assets = {
@@ -91,7 +91,7 @@ def page_routes(store: GenerationStore, keys: tuple[Key, ...] | None, read: list
             raise HTTPException(404, "the explorer has no such file")
         return assets[name].answer(request)
 
-    @routes.get("/v1/report", response_model=schemas.ReportOut, dependencies=read)
+    @routes.get("/v1/report", response_model=schemas.ReportOut, dependencies=[allow(keys, "read")])
     async def where() -> Response:
         """Where the report of the run is."""
         there = report_file(store.run) is not None

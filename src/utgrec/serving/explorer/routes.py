@@ -6,7 +6,6 @@ when it is first asked for, and again after the catalogue has changed.
 
 import threading
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import pyarrow as pa
 from fastapi import APIRouter, Query, Request, Response
@@ -15,6 +14,8 @@ from starlette.exceptions import HTTPException
 
 import utgrec
 from utgrec import storage
+from utgrec.serving.access import allow
+from utgrec.serving.documents import short
 from utgrec.serving.engine import Shelf
 from utgrec.serving.explorer import schemas
 from utgrec.serving.explorer.facets import describe_facets
@@ -111,9 +112,9 @@ class Explorer:
         return found is not None and found.role == "write"
 
 
-def explorer_routes(service: Service, keys: tuple[Key, ...] | None, read: list[Any]) -> APIRouter:
-    """All routes for reading; `read` are the dependencies that let readers pass."""
-    routes = APIRouter(dependencies=read)
+def explorer_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
+    """All of them; callers need the role read."""
+    routes = APIRouter(dependencies=[allow(keys, "read")])
     explorer = Explorer(service, keys)
 
     @routes.get("/v1/overview", response_model=schemas.OverviewOut)
@@ -215,20 +216,13 @@ def cards(shelf: Shelf, items: list[int]) -> list[dict[str, Any]]:
     prices = table.column("price").take(rows).to_pylist() if "price" in table.column_names else []
     return [
         {
-            **named(shelf, item),
+            **short(shelf, item),
             "codes": shelf.codes[item].tolist(),
             "live": bool(shelf.live[item]),
             "price": _number(prices[row]) if prices else None,
         }
         for row, item in enumerate(items)
     ]
-
-
-def named(shelf: Shelf, item: int) -> dict[str, Any]:
-    """An item by its name."""
-    item_id = shelf.catalog.item_ids[item]
-    image = f"/v1/images/{quote(item_id, safe='')}" if shelf.pictured[item] else None
-    return {"item_id": item_id, "title": shelf.catalog.titles[item], "image": image}
 
 
 def _number(value: Any) -> float | None:
@@ -245,6 +239,6 @@ def _told(explorer: Explorer, one: Listed) -> dict[str, Any]:
         for kind, ids in delta.items():
             known = [item_id for item_id in ids[:CHANGES_SHOWN] if item_id in shelf.catalog]
             places = shelf.catalog.indices_of(known)
-            examples = [named(shelf, place) for place in places]
+            examples = [short(shelf, place) for place in places]
             changed[kind] = {"items": len(ids), "examples": examples}
     return {**one._asdict(), "changed": changed, "drift": drift}
