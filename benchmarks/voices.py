@@ -16,7 +16,7 @@ import numpy as np
 from real_domains import machine
 from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain
 from utgrec.evaluation.generative import GenerativeSystem
 from utgrec.evaluation.protocol import evaluate
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
@@ -41,7 +41,7 @@ def measure(run: Path, domain: Domain) -> dict[str, dict[str, float]]:
         "vectors and counts": change(found, vectors=1e6),
         "all three": found,
     }
-    split, figures = leave_one_out(domain), {}
+    split, figures = split_domain(domain), {}
     for name, mixing in mixtures.items():
         system = GenerativeSystem(
             model,

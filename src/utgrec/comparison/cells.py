@@ -17,7 +17,7 @@ from utgrec.comparison import systems
 from utgrec.comparison.folder import ComparisonFolder, Resolved, Task
 from utgrec.comparison.plan import ComparisonPlan, SystemPlan
 from utgrec.config import to_dict
-from utgrec.data.split import Split, leave_one_out
+from utgrec.data.split import Split, split_domain, split_words
 from utgrec.errors import CorruptFile
 from utgrec.evaluation.protocol import KS, System, evaluate
 from utgrec.evaluation.result import Evaluation
@@ -98,7 +98,7 @@ def do_task(
     made_from = origin(resolved, domain, task)
 
     def make(work: Workspace) -> StageResult:
-        split = leave_one_out(domain)
+        split = split_domain(domain)
         work.checkpoints.mkdir(parents=True, exist_ok=True)
         given = systems.FitInput(
             domain, split, resolved.plan.exclude_seen, task.seed, work.checkpoints
@@ -214,6 +214,7 @@ def _measure(
     storage.write_json(out / FIGURES, summary)
     facts = {
         "domain": task.domain,
+        **split_words(domain),
         "system": task.system,
         "seed": task.seed,
         **ready.facts,

@@ -14,7 +14,7 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import to_dict
 from utgrec.data.marketplace import Oracle
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain, split_words
 from utgrec.evaluation.baselines.counting import ItemKNNFamily
 from utgrec.evaluation.baselines.family import FitInput
 from utgrec.evaluation.baselines.tuning import Tuning, tune
@@ -55,7 +55,7 @@ def evaluate_domain(
     }
 
     def make(work: Workspace) -> StageResult:
-        split = leave_one_out(domain)
+        split = split_domain(domain)
         count = len(domain.catalog)
         family = ItemKNNFamily()
         given = FitInput(domain, split, exclude_seen, seed=0, work=work.checkpoints / "baselines")
@@ -128,11 +128,18 @@ def _write(
     storage.write_json(
         folder / "comparison.json",
         # Without times: equal runs write equal files.
-        {**compared.to_json(), "itemknn_tuning": tuning.to_json(seconds=False)},
+        {
+            **compared.to_json(),
+            **split_words(domain),
+            "itemknn_tuning": tuning.to_json(seconds=False),
+        },
     )
-    storage.write_text(folder / "comparison.md", compared.sheet().to_markdown() + "\n")
+    storage.write_text(
+        folder / "comparison.md",
+        f"{compared.sheet().to_markdown()}\nSplit: {domain.split.words}.\n",
+    )
     has_image = np.array([image is not None for image in domain.catalog.images], dtype=np.bool_)
-    groupings = standard_groupings(evaluations[0], leave_one_out(domain), has_image)
+    groupings = standard_groupings(evaluations[0], split_domain(domain), has_image)
     everyone = [*evaluations, *([truth] if truth is not None else [])]
     groups = group_sheet(everyone, groupings)
     storage.write_text(folder / "groups.md", groups.to_markdown() + "\n")
@@ -146,6 +153,7 @@ def _facts(domain: Domain, compared: Comparison, decoding: DecodingConfig) -> di
     """Recall@10 and NDCG@10 of every system, for a glance."""
     return {
         "domain": domain.name,
+        **split_words(domain),
         "users": compared.users,
         "beam": decoding.beam,
         "systems": {

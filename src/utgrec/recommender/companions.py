@@ -139,7 +139,9 @@ class CatalogCompanions:
         if self.known == 0:
             return out[:, :-1]
         most = (input_ids.shape[1] - 2) // self._length  # T
-        items = input_ids[:, 1 : 1 + most * self._length].reshape(len(input_ids), most, -1)
+        # The size of a code is named, since an empty history leaves nothing to infer it from.
+        items = input_ids[:, 1 : 1 + most * self._length]
+        items = items.reshape(len(input_ids), most, self._length)
         count = (attention_mask.sum(dim=1) - 2) // self._length  # (B,)
         place = self._places(item_keys(input_ids[:, 0], items, self._bits))  # (B, T)
         age = count[:, None] - 1 - torch.arange(most)  # (B, T)

@@ -8,6 +8,7 @@ from pathlib import Path
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict
+from utgrec.data.split import trained_facts
 from utgrec.recommender.companions import count_companions
 from utgrec.recommender.mixing import Mixing
 from utgrec.recommender.networks import know_items
@@ -51,6 +52,7 @@ def lend_recommender(start: Path, domain: Domain, codes: Path, out: Path) -> sto
         write_recommender(work.folder, model, vocabulary, memory)
         facts = {
             "domains": [domain.name],
+            **trained_facts(domain),
             "samples": 0,
             "best_step": 0,
             "steps_done": 0,

@@ -10,7 +10,7 @@ import torch
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict, require, to_dict
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain, trained_facts
 from utgrec.errors import SettingsMismatch
 from utgrec.progress import Progress, silent
 from utgrec.recommender.causal import CausalRecommender, CausalSizes, RankingConfig
@@ -194,6 +194,7 @@ def train_recommender(
         write_losses(work.folder / "losses.jsonl", trained)
         facts = {
             "domains": [domain.name for domain in domains],
+            **trained_facts(*domains),
             "samples": batches.samples,
             "best_step": trained.best_step,
             "steps_done": trained.steps_done,
@@ -304,7 +305,7 @@ def coded_domain(domain: Domain, codes: Path) -> CodedDomain:
     """A domain as the recommender sees it, with the codes of a finished stage."""
     from utgrec.tokenizer.codes import read_codes
 
-    return CodedDomain(domain.name, read_codes(codes).codes, leave_one_out(domain))
+    return CodedDomain(domain.name, read_codes(codes).codes, split_domain(domain))
 
 
 def common_sizes(

@@ -17,7 +17,7 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import require
 from utgrec.data.neighbours import Neighbours, find_neighbours, join
-from utgrec.data.split import Split, leave_one_out
+from utgrec.data.split import Split, split_domain, trained_facts
 from utgrec.errors import BadImage
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
@@ -144,6 +144,7 @@ def _make(
     write_losses(work.folder / "losses.jsonl", trained)
     facts = {
         "domains": [domain.name for domain in domains],
+        **trained_facts(*domains),
         "items_trained": len(pool.trained),
         "steps": config.trainer.steps,
         "epochs": round(config.trainer.steps / batches.per_epoch, 2),
@@ -179,7 +180,7 @@ def _pool(domains: Sequence[Domain]) -> _Pool:
     pictures: list[Path | None] = []
     trained, graphs, splits, sizes, start = [], [], [], [], 0
     for domain in domains:
-        split = leave_one_out(domain)
+        split = split_domain(domain)
         trained.append(np.unique(split.train).astype(np.int64) + start)
         graphs.append(find_neighbours(split, len(domain.catalog)))
         splits.append(split)
