@@ -437,6 +437,27 @@ def test_every_command_prints_one_json_document(finished, domains, market, tmp_p
     assert [row["name"] for row in again["domains"]] == SHOPS
 
 
+def test_a_published_tokenizer_gives_the_same_codes(finished, tmp_path):
+    run, _ = finished
+    out = tmp_path / "kitchen codes"
+    made = call_json("tokenizer", "publish", run, "--out", out)
+    assert made["name"] == "kitchen codes" and made["licence"] == "apache-2.0"
+    card = (out / "README.md").read_text()
+    assert "# kitchen codes" in card and "2 domains (`kitchen`, `clothing`)" in card
+    report = storage.read_json(run / "codes" / "kitchen" / "report.json")
+    assert f"{report['conflict_rate']:.3f}" in card
+    assert storage.read_json(out / "code_report.json")["kitchen"] == report
+    own, theirs = (
+        utgrec.ItemTokenizer.from_pretrained(folder) for folder in (run / "tokenizer", out)
+    )
+    for text in ("A cup nobody has seen.", "Blue scarf, wool."):
+        assert own.encode(text=text) == theirs.encode(text=text)
+    again = call_json("tokenizer", "publish", run / "tokenizer", "--out", out, "--name", "other")
+    assert again["name"] == "other" and "No catalogue" in (out / "README.md").read_text()
+    call("tokenizer", "publish", run, "--out", out, "--backbone", "some/model", code=2)
+    assert (out / "README.md").is_file()
+
+
 def test_stages_one_by_one_are_the_stages_of_a_run(finished, domains, tmp_path):
     out, _ = finished
     recipe = ("--recipe", "mini", "--seed", 3)
@@ -518,6 +539,8 @@ def test_demo_does_everything(monkeypatch, tmp_path):
         ("prepare marketplace --out {market} --items 61", 1, "SettingsMismatch", "items_per_shop"),
         ("tokenizer train {domain} --recipe huge --out {tmp}/t", 2, "BadConfig", "huge"),
         ("tokenizer assign {tmp} {domain} --out {tmp}/c", 1, "MissingStage", "tokenizer"),
+        ("tokenizer publish {tmp} --out {tmp}/p", 1, "MissingStage", "tokenizer"),
+        ("tokenizer convert-vae {tmp}/kl16.ckpt --out {tmp}/v", 1, "MissingStage", "kl16.ckpt"),
         ("recommender train {domain} --codes {tmp} --out {tmp}/r", 1, "MissingStage", "codes"),
         (
             "recommender train {domain} {domain} --codes {tmp} --out {tmp}/r",
