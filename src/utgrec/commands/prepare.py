@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from utgrec.commands import prepare_amazon
 from utgrec.commands.frame import Answer, Terminal, add_command
 from utgrec.commands.options import DomainFolder, Out
 from utgrec.commands.views import domains_table, prepared_table
@@ -204,4 +205,5 @@ def add_to(app: typer.Typer) -> None:
     add_command(
         group, "marketplace", example="utgrec prepare marketplace --out market --shop kitchen"
     )(prepare_marketplace)
+    prepare_amazon.add_to(group)
     add_command(app, "inspect", example="utgrec inspect domains/shop")(inspect)

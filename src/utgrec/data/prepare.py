@@ -19,6 +19,7 @@ from utgrec import storage
 from utgrec.catalog import DOMAIN_MANIFEST, write_domain
 from utgrec.config import fingerprint, require, to_dict
 from utgrec.data.columns import ROLES
+from utgrec.data.finished import finished_domain, require_equal
 from utgrec.data.images import PILLOW_LIMIT, Stored, hash_images, store_images
 from utgrec.data.items import Items, read_items
 from utgrec.data.kcore import k_core
@@ -27,7 +28,7 @@ from utgrec.data.rejects import BadRows, Rejects
 from utgrec.data.summary import count_repeats
 from utgrec.data.table import INTERACTION_NAMES, ITEM_NAMES, find_table
 from utgrec.data.times import TimeUnit
-from utgrec.errors import BadImage, BadTable, EmptyDomain, SettingsMismatch, StorageError
+from utgrec.errors import BadImage, BadTable, EmptyDomain
 from utgrec.progress import Progress, silent
 
 
@@ -116,9 +117,9 @@ def prepare_table(
         Path(os.path.relpath(path, source)).as_posix(): storage.hash_file(path)
         for path in (items_path, log_path)
     }
-    finished = _finished(source, out, options.overwrite)
+    finished = finished_domain([source], out, options.overwrite)
     if finished is not None:
-        _require_equal(out, finished, config, inputs)
+        require_equal(out, finished, config, inputs)
 
     rejects = Rejects(options.bad_rows)
     tell("read items", 0, 1)
@@ -144,7 +145,7 @@ def prepare_table(
 
     if finished is not None:
         digests = hash_images(source, references, options.max_image_pixels)
-        _require_equal(out, finished, config, _with_images(inputs, digests))
+        require_equal(out, finished, config, _with_images(inputs, digests))
         return finished
 
     with storage.new_folder(out) as folder:
@@ -234,29 +235,6 @@ def _tables(source: Path, options: TableOptions) -> tuple[Path, Path]:
     items = find_table(source, ITEM_NAMES, options.items_file, "items")
     log = find_table(source, INTERACTION_NAMES, options.interactions_file, "interactions")
     return items, log
-
-
-def _finished(source: Path, out: Path, overwrite: bool) -> storage.Manifest | None:
-    """The domain that is already at `out` and may be reused; None if there is nothing to reuse."""
-    if source.resolve().is_relative_to(out.resolve()):
-        raise StorageError(f"{out} holds the source {source}; write the domain to another folder")
-    if not out.exists():
-        return None
-    if not out.is_dir() or (any(out.iterdir()) and not (out / DOMAIN_MANIFEST).exists()):
-        raise StorageError(f"{out} exists and is no domain folder; choose another one for --out")
-    return None if overwrite else storage.find_manifest(out, "domain", DOMAIN_MANIFEST)
-
-
-def _require_equal(
-    out: Path, finished: storage.Manifest, config: dict[str, Any], inputs: dict[str, str]
-) -> None:
-    changed = [f"setting {key}" for key in config if finished.config.get(key) != config[key]]
-    changed += [f"input {key}" for key in inputs if finished.inputs.get(key) != inputs[key]]
-    if changed:
-        raise SettingsMismatch(
-            f"{out} was made otherwise ({', '.join(changed)} differ); "
-            "choose another --out, or replace it with --overwrite (options.overwrite)"
-        )
 
 
 def _with_images(inputs: dict[str, str], digests: dict[str, str]) -> dict[str, str]:
