@@ -73,7 +73,7 @@ class EventStore:
 
     def select(self, k: int, repeats: Repeats) -> Selected:
         """Leave out repeated pairs of user and item ("first": only the earliest stays), then all
-        outside the k-core.
+        outside the k-core. To be called once: what falls out is gone.
 
         Raises:
             EmptyDomain: there is no event, or none is left.

@@ -5,9 +5,12 @@ that are left are cleaned. Nothing depends on how the files are cut into blocks,
 blocks are worked on.
 """
 
+import contextlib
 import dataclasses
+import errno
 import functools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -28,7 +31,7 @@ from utgrec.data.finished import finished_domain, require_equal
 from utgrec.data.lines import LINE, CsvLines, LineFormat
 from utgrec.data.rejects import BadRows, Rejects
 from utgrec.data.summary import count_repeats
-from utgrec.errors import BadTable
+from utgrec.errors import BadTable, StorageError
 from utgrec.progress import Progress, silent
 
 MOST_DETAILED = 100_000  # rows that are listed in rejected.parquet; the others are only counted
@@ -95,7 +98,7 @@ def prepare_amazon(
     metadata.check_columns(files.metadata)
     rejects = Rejects(options.bad_rows, most=MOST_DETAILED)
     work = machine or ThisMachine()
-    with storage.new_folder(out) as folder:
+    with _room(out), storage.new_folder(out) as folder:
         events = folder / "events"
         events.mkdir()
         store = EventStore(events)
@@ -148,6 +151,20 @@ def prepare_amazon(
             },
             rejected=rejects.table().to_arrow(),
         )
+
+
+@contextlib.contextmanager
+def _room(out: Path) -> Iterator[None]:
+    """Say what a full disk means here."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"the disk of {out.parent} is full ({error.strerror}); nothing was left behind: "
+                "make room (about 100 bytes for every review, while it works) and run it again"
+            ) from error
+        raise
 
 
 def _read_reviews(
