@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import polars as pl
 import pytest
@@ -58,7 +59,7 @@ def test_the_same_as_in_memory(tmp_path, k, repeats, slots):
         folder.mkdir()
         store = EventStore(folder, most_slots=slots)
         cuts = [0, 1, 1, 200, 333, 700]
-        parts = list(enumerate(zip(cuts, cuts[1:], strict=False)))
+        parts = list(enumerate(pairwise(cuts)))
         random.Random(seed).shuffle(parts)  # parts may come in any order
         for number, (start, end) in parts:
             store.add(number, frame(log[start:end]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from amazon_files import CATEGORY, T0, as_bytes, item, review, some_shop, write
+from amazon_shop import CATEGORY, T0, as_bytes, item, review, some_shop, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

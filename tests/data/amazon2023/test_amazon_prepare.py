@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from amazon_files import CATEGORY, T0, item, review, some_shop, write
+from amazon_shop import CATEGORY, T0, item, review, some_shop, write
 
 from utgrec import storage
 from utgrec.catalog import Domain
