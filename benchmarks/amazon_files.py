@@ -5,7 +5,6 @@ what real ones hold: HTML, entities, emoji, line breaks, double spaces.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from utgrec import storage
 CATEGORY = "Musical_Instruments"
 WORDS = 20_000
 CHUNK = 50_000
+POOL = 20_000  # different texts of each kind; lines share them
 SPICE = (" <br />", " &amp; ", "\n\n", "  ", " 😀", " &#34;best&#34; ", " it's ", " — ")
 
 
@@ -30,12 +30,12 @@ def write_files(folder: Path, reviews: int, items: int, seed: int = 7) -> Path:
 
 def item_id(number: int) -> str:
     """An id of ten letters and digits."""
-    return f"B{np.base_repr((number * 2_654_435_761) % 36**9, 36).rjust(9, '0')}"
+    return f"B{(number * 2_654_435_761) % 16**9:09X}"
 
 
 def user_id(number: int) -> str:
     """An id of 28 letters and digits."""
-    return f"AE{np.base_repr((number * 0x9E3779B97F4A7C15) % 36**12, 36).rjust(26, 'Q')}"
+    return f"AE{(number * 0x9E3779B97F4A7C15) % 16**16:Q>26X}"
 
 
 def _write_reviews(path: Path, count: int, items: int, seed: int) -> None:
@@ -44,58 +44,46 @@ def _write_reviews(path: Path, count: int, items: int, seed: int) -> None:
     users = np.repeat(np.arange(count), np.minimum(random.zipf(2.5, count), 400))[:count]
     random.shuffle(users)
     taken = (items * random.random(count) ** 2.2).astype(np.int64)
+    titles, texts = _pool(random, 4), _pool(random, 55)
     with open(path, "w", encoding="utf-8") as stream:
         for first in range(0, count, CHUNK):
             size = min(CHUNK, count - first)
-            titles, texts = _texts(random, size, 4), _texts(random, size, 55)
-            times = random.integers(1_000_000_000_000, 1_690_000_000_000, size)
-            stars, votes = random.integers(1, 6, size), random.integers(0, 5, size)
+            title, text = (random.integers(0, POOL, size).tolist() for _ in range(2))
+            times = random.integers(1_000_000_000_000, 1_690_000_000_000, size).tolist()
+            stars, votes = (random.integers(0, 5, size).tolist() for _ in range(2))
+            lines = []
             for n in range(size):
                 item = item_id(int(taken[first + n]))
-                review = {
-                    "rating": float(stars[n]),
-                    "title": next(titles),
-                    "text": next(texts),
-                    "images": [],
-                    "asin": item,
-                    "parent_asin": item,
-                    "user_id": user_id(int(users[first + n])),
-                    "timestamp": int(times[n]),
-                    "helpful_vote": int(votes[n]),
-                    "verified_purchase": bool(votes[n] % 2),
-                }
-                stream.write(json.dumps(review) + "\n")
+                lines.append(
+                    f'{{"rating": {stars[n] + 1}.0, "title": {titles[title[n]]}, '
+                    f'"text": {texts[text[n]]}, "images": [], "asin": "{item}", '
+                    f'"parent_asin": "{item}", "user_id": "{user_id(int(users[first + n]))}", '
+                    f'"timestamp": {times[n]}, "helpful_vote": {votes[n]}, '
+                    f'"verified_purchase": {"true" if votes[n] % 2 else "false"}}}\n'
+                )
+            stream.write("".join(lines))
 
 
 def _write_metadata(path: Path, count: int, seed: int) -> None:
     random = np.random.default_rng(seed + 1)
-    order = random.permutation(count)
+    titles, stores, words = _pool(random, 12), _pool(random, 2), _pool(random, 14)
     with open(path, "w", encoding="utf-8") as stream:
-        for first in range(0, count, CHUNK):
-            size = min(CHUNK, count - first)
-            titles, stores = _texts(random, size, 12), _texts(random, size, 2)
-            lines = _texts(random, size * 8, 14)
-            for n in range(size):
-                number = int(order[first + n])
-                features = [next(lines) for _ in range(number % 6)]
-                description = [next(lines) for _ in range(number % 3)]
-                item = {
-                    "main_category": "Musical Instruments",
-                    "title": next(titles),
-                    "average_rating": 4.5,
-                    "rating_number": number % 1000,
-                    "features": features,
-                    "description": description,
-                    "price": None if number % 3 else round(number % 900 + 0.99, 2),
-                    "images": [_image(number, place) for place in range(1 + number % 6)],
-                    "videos": [{"title": "A look", "url": "https://x.test/v", "user_id": ""}],
-                    "store": next(stores),
-                    "categories": ["Musical Instruments", f"Part {number % 40}", "Strings"],
-                    "details": {"Item Weight": "1.2 pounds", "Item model number": str(number)},
-                    "parent_asin": item_id(number),
-                    "bought_together": None,
-                }
-                stream.write(json.dumps(item) + "\n")
+        for number in random.permutation(count).tolist():
+            picks = random.integers(0, POOL, 10).tolist()
+            features = ", ".join(words[pick] for pick in picks[: number % 6])
+            description = ", ".join(words[pick] for pick in picks[5 : 5 + number % 3])
+            images = json.dumps([_image(number, place) for place in range(1 + number % 6)])
+            price = "null" if number % 3 else f"{number % 900}.99"
+            stream.write(
+                f'{{"main_category": "Musical Instruments", "title": {titles[picks[8]]}, '
+                f'"average_rating": 4.5, "rating_number": {number % 1000}, '
+                f'"features": [{features}], "description": [{description}], "price": {price}, '
+                f'"images": {images}, "videos": [{{"title": "A look", "url": '
+                f'"https://x.test/v", "user_id": ""}}], "store": {stores[picks[9]]}, '
+                f'"categories": ["Musical Instruments", "Part {number % 40}", "Strings"], '
+                f'"details": {{"Item Weight": "1.2 pounds", "Item model number": "{number}"}}, '
+                f'"parent_asin": "{item_id(number)}", "bought_together": null}}\n'
+            )
 
 
 def _image(number: int, place: int) -> dict[str, str | None]:
@@ -108,16 +96,18 @@ def _image(number: int, place: int) -> dict[str, str | None]:
     }
 
 
-def _texts(random: np.random.Generator, count: int, length: int) -> Iterator[str]:
-    """`count` texts of `length` words on average."""
+def _pool(random: np.random.Generator, length: int) -> list[str]:
+    """POOL texts of `length` words on average, as JSON."""
     vocabulary = _vocabulary()
-    lengths = 1 + random.poisson(length - 1, count)
+    lengths = 1 + random.poisson(length - 1, POOL)
     picks = np.minimum(random.zipf(1.3, int(lengths.sum())), WORDS) - 1
-    spiced = random.random(count) < 0.15
+    spiced = random.random(POOL) < 0.15
     ends = np.cumsum(lengths)
-    for n in range(count):
+    texts = []
+    for n in range(POOL):
         words = " ".join(vocabulary[pick] for pick in picks[ends[n] - lengths[n] : ends[n]])
-        yield words + SPICE[n % len(SPICE)] + "good" if spiced[n] else words
+        texts.append(json.dumps(words + SPICE[n % len(SPICE)] + "good" if spiced[n] else words))
+    return texts
 
 
 def _vocabulary() -> list[str]:

@@ -163,6 +163,12 @@ class Rows:
         again = self._one_by_one(numbers, [self._raw[n - self._block.first_line] for n in numbers])
         return pl.concat([frame.filter(~suspects), again.select(frame.columns)]).sort(LINE)
 
+    def reread(self, numbers: pl.Series, layout: LineFormat) -> "Rows":
+        """Some of the lines, read in another way; they are numbered 1, 2 … anew."""
+        lines = [self._raw[number - self._block.first_line] for number in numbers]
+        data = b"".join(line + b"\n" for line in lines)
+        return Rows(Block(1, data, len(lines), False, False), layout, "")
+
     def _odd(self, name: str) -> pl.Expr:
         value, kind = pl.col(name), self._layout.schema[name]
         if kind == pl.List(pl.String):
@@ -188,8 +194,8 @@ class Rows:
         return self._block.data.split(b"\n")
 
     def _read(self, data: bytes, first_line: int) -> list[pl.DataFrame]:
-        lines = data.count(b"\n") + (not data.endswith(b"\n"))
-        frame = self._layout.quick(data)
+        lines = data.count(b"\n") + (not data.endswith(b"\n")) if data else 0
+        frame = self._layout.quick(data) if data else None
         if frame is not None and frame.height == lines:
             numbers = np.arange(first_line, first_line + lines, dtype=np.int64)
             return [frame.with_columns(pl.Series(LINE, numbers))]

@@ -180,12 +180,12 @@ def _read_reviews(
     work = functools.partial(reviews.read_reviews, layout=layout, file=path.name)
     pieces = machine.over(path, work, tell)
     for number, part in pieces:
-        store.add(number, part.events)
+        store.add(number, part.rows)
         if part.rejected.height:
             bad[number] = part.rejected
     done = pieces.done()
     for number in sorted(bad):
-        rejects.add_frame(_moved(bad[number], "row", done.first_line(number)))
+        rejects.add_frame(_moved(bad[number], "row", done.before.get(number, 0)))
     return done
 
 
@@ -198,10 +198,10 @@ def _read_metadata(
     work = functools.partial(metadata.read_metadata, kept=kept, file=path.name)
     pieces = machine.over(path, work, tell)
     for number, part in pieces:
-        bad[number], found[number] = part.rejected, part.items
+        bad[number], found[number] = part.rejected, part.rows
     done = pieces.done()
     items = pl.concat(
-        [_moved(found[n], LINE, done.first_line(n)) for n in sorted(found)]
+        [_moved(found[n], LINE, done.before.get(n, 0)) for n in sorted(found)]
         or [pl.DataFrame(schema={**metadata.ITEM_SCHEMA, LINE: pl.Int64})]
     )
     firsts = items.unique("item_id", keep="first", maintain_order=True)
@@ -216,7 +216,7 @@ def _read_metadata(
         user_id=pl.lit(None, dtype=pl.String),
         detail=pl.lit("first seen at row ") + pl.col("first").cast(pl.String),
     )
-    broken = [_moved(bad[n], "row", done.first_line(n)) for n in sorted(bad)]
+    broken = [_moved(bad[n], "row", done.before.get(n, 0)) for n in sorted(bad)]
     rejects.add_frame(pl.concat([*broken, twice]).sort("row", maintain_order=True))
     return firsts, done
 

@@ -1,10 +1,10 @@
 """Lines of reviews, raw JSON or the official 5-core's CSV, to events."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
+from utgrec.data.amazon2023.parts import Part
 from utgrec.data.blocks import Block
 from utgrec.data.events import EVENT_SCHEMA
 from utgrec.data.lines import LINE, CsvLines, JsonLines, LineFormat, Rows
@@ -16,14 +16,6 @@ from utgrec.errors import BadTable
 COLUMNS = pl.Schema({"user_id": pl.String, "parent_asin": pl.String, "timestamp": pl.Int64})
 IDS = ("user_id", "parent_asin")
 YEAR_1995 = 788_918_400_000  # ms; the shop opened in July 1995
-
-
-class Part(NamedTuple):
-    """What a block of reviews became."""
-
-    events: pl.DataFrame  # EVENT_SCHEMA, in the order of the lines
-    rejected: pl.DataFrame  # as `rejects.SCHEMA`
-    lines: int
 
 
 def layout_of(path: Path) -> LineFormat:
