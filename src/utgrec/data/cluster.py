@@ -158,8 +158,8 @@ def _rebuilt(name: str, message: str) -> UTGRecError:
     """An error that a worker met, as if it had been met here."""
     from utgrec import errors
 
-    kind = getattr(errors, name, UTGRecError)
-    return kind(message)  # type: ignore[no-any-return]
+    kind: type[UTGRecError] = getattr(errors, name, UTGRecError)
+    return kind(message)
 
 
 def _hash(path: str) -> str:

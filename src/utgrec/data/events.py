@@ -9,6 +9,7 @@ Memory: the tables of counts (16 bytes an event, at most 512 MiB), one part, and
 every event that survives, with its ids once. It does not grow with what falls out.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -84,7 +85,7 @@ class EventStore:
         seen, rounds = self._prune(k)
         users, items, table = self._numbered()
         order = np.lexsort((table.timestamps, table.users))  # stable: equal times keep their order
-        user, item, time = (column[order] for column in table)
+        user, item, time = table.users[order], table.items[order], table.timestamps[order]
         del table, order
         repeated = 0
         if repeats == "first":
@@ -99,13 +100,13 @@ class EventStore:
                 "interactions each; lower --k-core (1 = no filter)"
             )
         user, item, time = user[core.keep], item[core.keep], time[core.keep]
-        kept_users, user = np.unique(user, return_inverse=True)
-        kept_items, item = np.unique(item, return_inverse=True)
+        kept_users, user_numbers = np.unique(user, return_inverse=True)
+        kept_items, item_numbers = np.unique(item, return_inverse=True)
         return Selected(
             user_ids=users[kept_users],
             item_ids=items[kept_items],
-            users=user.astype(np.int32),
-            items=item.astype(np.int32),
+            users=user_numbers.astype(np.int32),
+            items=item_numbers.astype(np.int32),
             timestamps=time,
             facts={
                 "k_core": k,
@@ -230,13 +231,13 @@ def _bits(events: int, most: int) -> int:
 def _slots(hashes: Hashes, bits: int, number: int) -> Hashes:
     """Another place for each hash in every round, so that what met by chance parts again."""
     mixed = hashes * np.uint32(_ODD[number % len(_ODD)])
-    return mixed >> np.uint32(32 - bits)  # type: ignore[no-any-return]
+    return mixed >> np.uint32(32 - bits)
 
 
 def _distinct(counts: npt.NDArray[np.uint32]) -> int:
     """How many different hashes filled a table of counts, about (linear counting)."""
     empty = int((counts == 0).sum())
-    return round(len(counts) * np.log(len(counts) / max(empty, 1)))
+    return round(len(counts) * math.log(len(counts) / max(empty, 1)))
 
 
 def _rounded(count: int) -> int:

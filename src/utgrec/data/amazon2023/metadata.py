@@ -23,26 +23,34 @@ from utgrec.errors import BadTable
 
 TEXTS = ("title", "store", "main_category")
 LISTS = ("features", "categories", "description")
-PICTURE = pl.Struct(dict.fromkeys(("thumb", "large", "hi_res", "variant"), pl.String))
 SIZES = ("large", "hi_res", "thumb")
+LIST = pl.List(pl.String)
+PICTURE = pl.Struct(dict.fromkeys((*SIZES, "variant"), pl.String))
 COLUMNS = pl.Schema(
-    {
-        "parent_asin": pl.String,
-        **dict.fromkeys(TEXTS, pl.String),
-        **dict.fromkeys(LISTS, pl.List(pl.String)),
-        "price": pl.String,
-        "images": pl.List(PICTURE),
-    }
+    [
+        ("parent_asin", pl.String),
+        *((name, pl.String) for name in TEXTS),
+        *((name, LIST) for name in LISTS),
+        ("price", pl.String),
+        ("images", pl.List(PICTURE)),
+    ]
 )
 LAYOUT = JsonLines(COLUMNS, ("parent_asin",))
 # Most items are not kept: finding that out takes a seventh of the time of reading them.
 ONLY_IDS = JsonLines(pl.Schema({"parent_asin": pl.String}), ("parent_asin",))
 ITEM_SCHEMA = pl.Schema(
-    {
-        **{"item_id": pl.String, "title": pl.String, "text": pl.String, "brand": pl.String},
-        **{"category": pl.List(pl.String), "price": pl.Float64, "main_category": pl.String},
-        **{"image_url": pl.String, "unreadable_price": pl.Boolean, "odd_image": pl.Boolean},
-    }
+    [
+        ("item_id", pl.String),
+        ("title", pl.String),
+        ("text", pl.String),
+        ("brand", pl.String),
+        ("category", LIST),
+        ("price", pl.Float64),
+        ("main_category", pl.String),
+        ("image_url", pl.String),
+        ("unreadable_price", pl.Boolean),
+        ("odd_image", pl.Boolean),
+    ]
 )
 NO_PRICE = frozenset({"", "none", "null", "nan", "—", "-"})
 SENTENCE = ("title", "features", "categories", "description")
