@@ -205,6 +205,12 @@ def paired(files: Path, work: Path, repeats: int, sides: list[str]) -> dict[str,
     return {"files_mib": sizes, "differences": differ, "sides": found, "against": ratios}
 
 
+def save(path: Path, result: dict[str, Any]) -> None:
+    """What is known so far."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Everything, or one side in its own process."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -247,8 +253,7 @@ def main() -> None:
         },
     }
     result["machine"] = {**before, "load_average_after": machine()["load_average"]}
-    given.result.parent.mkdir(exist_ok=True)
-    given.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(given.result, result)
     sys.stdout.write(json.dumps({k: result[k] for k in ("paired", "linear")}, indent=1) + "\n")
 
 

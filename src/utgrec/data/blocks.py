@@ -146,7 +146,7 @@ class BlockReader:
                         "this is no table with one row a line"
                     )
                 continue
-            whole = b"".join([*begun, piece[:end]])
+            whole = b"".join([*begun, memoryview(piece)[:end]])  # one copy, not two
             begun = [piece[end:]] if end < len(piece) else []
             count = whole.count(b"\n")
             yield Block(line, whole, count, begins and line == 1, False)
