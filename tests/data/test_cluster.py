@@ -82,6 +82,7 @@ def test_errors_of_workers_are_named(cluster, tmp_path):
         prepare_amazon(CATEGORY, data, tmp_path / "out", strict, machine=cluster)
 
 
-def test_no_cluster_there():
-    with pytest.raises(BadConfig, match="no Ray cluster at"), ray_machine("127.0.0.1:1"):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:x"])
+def test_no_cluster_there(address):
+    with pytest.raises(BadConfig, match="no Ray cluster at"), ray_machine(address):
         pass

@@ -8,6 +8,7 @@ and must see the files under the same path.
 
 import contextlib
 import os
+import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from utgrec.data.blocks import BlockReader, Range, Told, ranges
 from utgrec.errors import BadConfig, MissingDependency, UTGRecError
 
 SHARE_BYTES = 256 * 2**20
+CONNECT_TIMEOUT_S = 10.0
 BLOCKS = 2**20  # parts of one share, at most
 
 Batch = dict[str, Any]
@@ -36,6 +38,7 @@ def ray_machine(address: str | None = None) -> Iterator[Machine]:
         BadConfig: there is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _require_reachable(address)
     try:
         import ray
         import ray.data
@@ -59,6 +62,17 @@ def ray_machine(address: str | None = None) -> Iterator[Machine]:
         context.enable_progress_bars = before
         if started:
             ray.shutdown()
+
+
+def _require_reachable(address: str | None) -> None:
+    """Ray itself would try an address for minutes before it says that nobody is there."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # None, auto, local: Ray knows at once
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise BadConfig(f"there is no Ray cluster at {address!r} ({error})") from error
 
 
 class RayMachine:

@@ -251,7 +251,7 @@ def test_very_many_bad_lines_are_counted_but_not_all_listed(tmp_path, monkeypatc
 
 @settings(
     deadline=None,
-    max_examples=60,
+    max_examples=25,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

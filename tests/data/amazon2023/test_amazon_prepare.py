@@ -135,7 +135,7 @@ def test_nothing_depends_on_blocks_zip_or_place(tmp_path):
         "interactions.parquet",
         "rejected.parquet",
     }
-    for size in (100, 3000):
+    for size in (2500, 30_000):
         got = prepared(data, tmp_path / f"out{size}", machine=ThisMachine(size))
         assert files_of(got.folder) == expected
     zipped = write(tmp_path / "z", reviews, items, zipped=True)
