@@ -20,7 +20,7 @@ from amazon_shop import CATEGORY, T0, item, review, some_shop, write
 
 from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.data import events
+from utgrec.data import event_store as events
 from utgrec.data.amazon2023.parts import ThisMachine
 from utgrec.data.amazon2023.prepare import AmazonOptions, prepare_amazon
 from utgrec.data.prepare import TableOptions, prepare_table

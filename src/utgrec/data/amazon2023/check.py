@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utgrec.data.amazon2023.presets import Counts, find_preset
-from utgrec.data.events import Selected
+from utgrec.data.event_store import Selected
 
 
 def training_pairs(users: npt.NDArray[np.integer[Any]]) -> int:

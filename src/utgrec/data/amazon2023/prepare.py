@@ -26,7 +26,7 @@ from utgrec.data.amazon2023.files import Version, find_all
 from utgrec.data.amazon2023.parts import Done, Machine, ThisMachine
 from utgrec.data.amazon2023.presets import find_category
 from utgrec.data.blocks import Told
-from utgrec.data.events import EventStore, Repeats, Selected
+from utgrec.data.event_store import EventStore, Repeats, Selected
 from utgrec.data.finished import finished_domain, require_equal
 from utgrec.data.lines import LINE, CsvLines, LineFormat
 from utgrec.data.rejects import BadRows, Rejects

@@ -6,7 +6,7 @@ import polars as pl
 
 from utgrec.data.amazon2023.parts import Part
 from utgrec.data.blocks import Block
-from utgrec.data.events import EVENT_SCHEMA
+from utgrec.data.event_store import EVENT_SCHEMA
 from utgrec.data.lines import LINE, CsvLines, JsonLines, LineFormat, Rows
 from utgrec.data.rejects import SCHEMA
 from utgrec.data.table import column_names

@@ -7,8 +7,8 @@ from itertools import pairwise
 import polars as pl
 import pytest
 
-from utgrec.data import events
-from utgrec.data.events import EventStore
+from utgrec.data import event_store as events
+from utgrec.data.event_store import EventStore
 from utgrec.errors import EmptyDomain
 
 Event = tuple[str, str, int]
