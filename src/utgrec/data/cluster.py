@@ -2,8 +2,8 @@
 
 Files that are not zipped are cut into shares of whole lines, which Ray Data hands to whoever is
 free; a zipped file is one share. Events come back as they are ready and are kept on the disk of the
-machine that asked, where the filters run (`utgrec.data.event_store`). All machines need this package
-and must see the files under the same path.
+machine that asked, where the filters run (`utgrec.data.event_store`). All machines need this
+package and must see the files under the same path.
 """
 
 import contextlib
