@@ -151,6 +151,7 @@ def test_the_commands():
         "catalog list",
         "catalog activate",
         "catalog rollback",
+        "catalog prune",
         "serve",
         "key add",
     }

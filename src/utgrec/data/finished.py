@@ -27,14 +27,22 @@ def finished_domain(sources: list[Path], out: Path, overwrite: bool) -> storage.
 
 
 def require_equal(
-    out: Path, finished: storage.Manifest, config: dict[str, Any], inputs: dict[str, str]
+    out: Path,
+    finished: storage.Manifest,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    earlier: dict[str, Any] | None = None,
 ) -> None:
     """A finished domain is only reused for the settings and the input it was made from.
+
+    `earlier` holds the defaults of all settings: one that did not exist when the domain was made
+    had the value that it has by default.
 
     Raises:
         SettingsMismatch: something differs; the message names it.
     """
-    changed = [f"setting {key}" for key in config if finished.config.get(key) != config[key]]
+    made_with = {**(earlier or {}), **finished.config}
+    changed = [f"setting {key}" for key in config if made_with.get(key) != config[key]]
     changed += [f"input {key}" for key in inputs if finished.inputs.get(key) != inputs[key]]
     if changed:
         raise SettingsMismatch(

@@ -26,9 +26,10 @@ from utgrec.data.amazon2023.files import Version, find_all
 from utgrec.data.amazon2023.parts import Done, Machine, ThisMachine
 from utgrec.data.amazon2023.presets import find_category
 from utgrec.data.blocks import Told
-from utgrec.data.event_store import EventStore, Repeats, Selected
+from utgrec.data.event_store import EventStore, Repeats
 from utgrec.data.finished import finished_domain, require_equal
 from utgrec.data.lines import LINE, CsvLines, LineFormat
+from utgrec.data.look_alikes import count_look_alikes
 from utgrec.data.rejects import BadRows, Rejects
 from utgrec.data.summary import count_repeats
 from utgrec.errors import BadTable, StorageError
@@ -146,7 +147,10 @@ def prepare_amazon(
                     "rule": "ms since 1970 UTC (as the data set says), stored as they are",
                 },
                 "items": metadata.facts_of(found, selected.item_ids),
-                "ids_alike_but_for_case_or_space": _alike(selected),
+                "look_alike_ids": {
+                    "items": count_look_alikes(selected.item_ids.to_list()),
+                    "users": count_look_alikes(selected.user_ids.to_list()),
+                },
                 "paper": against_paper(category, selected),
             },
             rejected=rejects.table().to_arrow(),
@@ -223,16 +227,6 @@ def _read_metadata(
 
 def _moved(frame: pl.DataFrame, column: str, lines: int) -> pl.DataFrame:
     return frame.with_columns(pl.col(column) + lines) if lines else frame
-
-
-def _alike(selected: Selected) -> dict[str, int]:
-    """How many ids differ from another one in nothing but case or white space."""
-
-    def count(ids: pl.Series) -> int:
-        plain = ids.str.to_lowercase().str.replace_all(r"\s+", "")
-        return int(plain.is_duplicated().sum())
-
-    return {"users": count(selected.user_ids), "items": count(selected.item_ids)}
 
 
 def _telling(progress: Progress, path: Path, what: str) -> Told:
