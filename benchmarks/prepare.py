@@ -21,9 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import amazon_files
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+import amazon_files
 
 RESULT = Path(__file__).parent / "results" / "prepare.json"
 MIB = 2**20

@@ -68,12 +68,13 @@ def find_category(name: str) -> str:
     wanted = name.strip().lower().replace(" ", "_").replace("-", "_")
     if wanted in names:
         return names[wanted]
-    close = [names[found] for found in difflib.get_close_matches(wanted, names, 3, 0.6)]
-    close = list(dict.fromkeys(close))
+    close = [found for found in names if wanted and wanted in found]
+    close += difflib.get_close_matches(wanted, names, 3, 0.6)
+    meant = list(dict.fromkeys(names[found] for found in close))[:3]
     raise BadConfig(
-        f"{name!r} is no category of Amazon Reviews 2023; "
-        + (f"did you mean {' or '.join(close)}? " if close else "")
-        + f"The paper's nine: {', '.join(preset.category for preset in PRESETS)}"
+        f"{name!r} is no category of Amazon Reviews 2023"
+        + (f"; did you mean {' or '.join(meant)}?" if meant else ".")
+        + f" The paper's nine: {', '.join(preset.category for preset in PRESETS)}"
     )
 
 
