@@ -1,6 +1,7 @@
 """Rows that cannot be used: collected with their reason, then reported as an error or set aside."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import polars as pl
@@ -56,6 +57,11 @@ class Rejects:
         """Note many bad rows; `frame` has the columns of SCHEMA."""
         self._flush()
         self._keep(frame.select(list(SCHEMA)).cast(SCHEMA))
+
+    def add_counts(self, counts: Mapping[str, int]) -> None:
+        """Note bad rows by reason that are only counted, because very many came before them."""
+        self._flush()
+        self._counts.update(counts)
 
     def table(self) -> pl.DataFrame:
         """All rows noted so far, in the order they were noted."""

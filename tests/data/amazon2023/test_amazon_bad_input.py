@@ -237,10 +237,10 @@ def test_items_twice_and_without_id(tmp_path):
     assert domain.catalog.titles == ["Guitar B1", "Guitar B2"]
     assert [(row["row"], row["reason"], row["item_id"]) for row in rows] == [
         (2, "missing item id", None),
-        (3, "duplicate item id", "B1"),
         (4, "broken row", None),
+        (3, "duplicate item id", "B1"),
     ]
-    assert rows[1]["detail"] == "first seen at row 1"
+    assert rows[2]["detail"] == "first seen at row 1"
 
 
 def test_very_many_bad_lines_are_counted_but_not_all_listed(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from utgrec import storage
 from utgrec.catalog import write_domain
 from utgrec.config import require, to_dict
 from utgrec.data.amazon2023 import metadata, reviews
+from utgrec.data.amazon2023.bad_lines import BadLines
 from utgrec.data.amazon2023.check import against_paper
 from utgrec.data.amazon2023.files import Version, find_all
 from utgrec.data.amazon2023.parts import Done, Machine, ThisMachine
@@ -180,16 +181,14 @@ def _read_reviews(
     tell: Told,
 ) -> Done:
     """Fill the store."""
-    bad: dict[int, pl.DataFrame] = {}
+    bad = BadLines(MOST_DETAILED)
     work = functools.partial(reviews.read_reviews, layout=layout, file=path.name)
     pieces = machine.over(path, work, tell)
     for number, part in pieces:
         store.add(number, part.rows)
-        if part.rejected.height:
-            bad[number] = part.rejected
+        bad.add(number, part.rejected)
     done = pieces.done()
-    for number in sorted(bad):
-        rejects.add_frame(_moved(bad[number], "row", done.before.get(number, 0)))
+    bad.hand_over(rejects, done.before)
     return done
 
 
@@ -197,15 +196,16 @@ def _read_metadata(
     path: Path, kept: pl.Series, rejects: Rejects, machine: Machine, tell: Told
 ) -> tuple[pl.DataFrame, Done]:
     """The items in `kept` in the order of the file, each once."""
-    bad: dict[int, pl.DataFrame] = {}
+    bad = BadLines(MOST_DETAILED)
     found: dict[int, pl.DataFrame] = {}
     work = functools.partial(metadata.read_metadata, kept=kept, file=path.name)
     pieces = machine.over(path, work, tell)
     for number, part in pieces:
-        bad[number], found[number] = part.rejected, part.rows
+        bad.add(number, part.rejected)
+        found[number] = part.rows
     done = pieces.done()
     items = pl.concat(
-        [_moved(found[n], LINE, done.before.get(n, 0)) for n in sorted(found)]
+        [found[n].with_columns(pl.col(LINE) + done.before.get(n, 0)) for n in sorted(found)]
         or [pl.DataFrame(schema={**metadata.ITEM_SCHEMA, LINE: pl.Int64})]
     )
     firsts = items.unique("item_id", keep="first", maintain_order=True)
@@ -220,13 +220,9 @@ def _read_metadata(
         user_id=pl.lit(None, dtype=pl.String),
         detail=pl.lit("first seen at row ") + pl.col("first").cast(pl.String),
     )
-    broken = [_moved(bad[n], "row", done.before.get(n, 0)) for n in sorted(bad)]
-    rejects.add_frame(pl.concat([*broken, twice]).sort("row", maintain_order=True))
+    bad.hand_over(rejects, done.before)
+    rejects.add_frame(twice)
     return firsts, done
-
-
-def _moved(frame: pl.DataFrame, column: str, lines: int) -> pl.DataFrame:
-    return frame.with_columns(pl.col(column) + lines) if lines else frame
 
 
 def _telling(progress: Progress, path: Path, what: str) -> Told:
