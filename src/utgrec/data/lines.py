@@ -24,6 +24,7 @@ FEW_LINES = 32  # read one by one rather than halved again
 
 # Text that polars makes of JSON values that are no text: they are read again, in Python.
 NOT_TEXT = r"^(?:true|false|\[.*|\{.*|-[0-9.eE+-]+|[0-9]+[.eE][0-9.eE+-]*)$"
+MAYBE_NOT_TEXT = r"^[tf\[{0-9-]"
 LINE = "line"
 
 
@@ -141,7 +142,7 @@ class Rows:
         self.bad: list[BadLine] = []
         self.unusable: dict[tuple[int, str], str] = {}
         self._block, self._layout = block, layout
-        frames = self._read(block.data, block.first_line)
+        frames = self._read(block.data, block.first_line, block.lines)
         empty = pl.DataFrame(schema={**layout.schema, LINE: pl.Int64})
         self.frame = pl.concat(frames) if frames else empty
         if block.ends_open and self.bad and self.bad[-1].line == self._last_line:
@@ -180,6 +181,9 @@ class Rows:
         if kind != pl.String:
             return value.is_null()
         odd = value.str.contains("\x00", literal=True)  # what polars makes of half a surrogate pair
+        # Most ids begin with a letter that no other value begins with; only else all are counted.
+        if not self.frame[name].str.contains(MAYBE_NOT_TEXT).any():
+            return odd.fill_null(name in self._layout.ids)
         texts = self.frame.height - self.frame[name].null_count()
         if not self._layout.all_texts(self._block.data, name, texts):
             odd |= value.str.contains(NOT_TEXT)
@@ -193,8 +197,7 @@ class Rows:
     def _raw(self) -> list[bytes]:
         return self._block.data.split(b"\n")
 
-    def _read(self, data: bytes, first_line: int) -> list[pl.DataFrame]:
-        lines = data.count(b"\n") + (not data.endswith(b"\n")) if data else 0
+    def _read(self, data: bytes, first_line: int, lines: int) -> list[pl.DataFrame]:
         frame = self._layout.quick(data) if data else None
         if frame is not None and frame.height == lines:
             numbers = np.arange(first_line, first_line + lines, dtype=np.int64)
@@ -208,10 +211,10 @@ class Rows:
         if not 0 < middle < len(data):  # one giant line among small ones
             raw = data.split(b"\n")[:lines]
             return [self._one_by_one(range(first_line, first_line + lines), raw)]
-        before = data[:middle]
+        before = data.count(b"\n", 0, middle)
         return [
-            *self._read(before, first_line),
-            *self._read(data[middle:], first_line + before.count(b"\n")),
+            *self._read(data[:middle], first_line, before),
+            *self._read(data[middle:], first_line + before, lines - before),
         ]
 
     def _one_by_one(self, numbers: Sequence[int], raw: Sequence[bytes]) -> pl.DataFrame:
