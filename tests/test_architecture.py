@@ -126,6 +126,7 @@ PUBLIC = {
     },
     "utgrec.report": {"write_card", "write_comparison", "write_report"},
     "utgrec.serving": set(),
+    "utgrec.serving.explorer": set(),
     "utgrec.serving.users": set(),
     "utgrec.commands": set(),
 }
@@ -293,7 +294,8 @@ def test_training_and_inference_need_no_preparation_libraries():
     import importlib
     parts = ("training", "tokenizer", "recommender", "decoding", "evaluation", "recipes", "runs",
              "comparison", "loaded", "report", "data.split", "data.neighbours", "stages", "catalog",
-             "serving.changes", "serving.service", "serving.keys")
+             "serving.changes", "serving.service", "serving.keys", "serving.explorer.search",
+             "serving.explorer.tree", "serving.explorer.facets", "serving.explorer.hues")
     names = [name for name in {names!r} if name.startswith(tuple("utgrec." + p for p in parts))]
     assert len(names) > 40, names
     for name in names:
