@@ -43,7 +43,18 @@ TIER = {part: height for height, parts in enumerate(TIERS) for part in parts}
 PUBLIC = {
     "utgrec": {"Domain", "ItemTokenizer", "UTGRecError", "load"},
     "utgrec.data": set(),
+    "utgrec.data.amazon2023": set(),
     "utgrec.data.cleaning": set(),
+    "utgrec.data.download": {
+        "DownloadConfig",
+        "Hosts",
+        "Listed",
+        "Wanted",
+        "download",
+        "fetch",
+        "list_files",
+        "make_client",
+    },
     "utgrec.data.marketplace": {
         "BehaviourConfig",
         "MarketplaceConfig",

@@ -12,6 +12,7 @@ UTGRecError
 │   ├── FormatVersionError written by another format version
 │   ├── SettingsMismatch   finished, but with other settings or from other input
 │   └── CorruptFile        a file is not the one its manifest names
+├── DownloadFailed         a file of the network could not be had, or is not what was published
 ├── Overloaded             more requests than can be answered in time; try again later
 ├── Unavailable            a service that is needed does not answer
 ├── TrainingError          training cannot go on (a loss that is not finite)
@@ -88,6 +89,10 @@ class SettingsMismatch(StorageError):
 
 class CorruptFile(StorageError):
     """A file is not the one that its manifest names."""
+
+
+class DownloadFailed(UTGRecError):
+    """A file of the network could not be had, or is not what was published."""
 
 
 class Overloaded(UTGRecError):
