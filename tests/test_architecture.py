@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 # From the ground up: a part imports only from lines above its own, and from itself.
 TIERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("config", "progress"),
+    ("config", "progress", "processes"),
     ("storage",),
     ("catalog", "stages"),
     ("data", "training"),

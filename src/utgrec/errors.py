@@ -14,6 +14,7 @@ UTGRecError
 │   └── CorruptFile        a file is not the one its manifest names
 ├── Overloaded             more requests than can be answered in time; try again later
 ├── TrainingError          training cannot go on (a loss that is not finite)
+├── Stopped                a signal ended training after a checkpoint; run it again to go on
 ├── CellFailed             cells of a comparison failed; all others are kept
 └── MissingDependency      an optional package is needed; the message names its pip line
 
@@ -79,6 +80,14 @@ class Overloaded(UTGRecError):
 
 class TrainingError(UTGRecError):
     """Training cannot go on."""
+
+
+class Stopped(UTGRecError):
+    """A signal ended training after a checkpoint."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class CellFailed(UTGRecError):

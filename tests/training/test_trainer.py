@@ -9,7 +9,14 @@ from small_training import batch_of, run
 from torch import nn
 
 from utgrec.errors import TrainingError
-from utgrec.training.trainer import TrainerConfig, schedule, train, write_losses
+from utgrec.training.trainer import (
+    Share,
+    SharedBatches,
+    TrainerConfig,
+    schedule,
+    train,
+    write_losses,
+)
 
 
 class Flat(nn.Module):
@@ -166,16 +173,23 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_items(tmp_path, wr
 
     module = Broken(slope=1.0)
     config = TrainerConfig(steps=4, learning_rate=0.1, precision="fp32")
-    with pytest.raises(TrainingError, match=r"step 2: .*'image': (nan|inf).*items 'B7'"):
+    with pytest.raises(TrainingError, match=r"step 2: .*'image': (nan|inf).*holds 'B7', 'B8'.* and 12 more"):
         train(
             module,
-            batch=lambda step: step,
+            batch=SharedBatches(
+                draw=lambda step: step,
+                share=lambda batch, number, count: Share(batch, 1.0),
+                rows=lambda batch: 1,
+                names=lambda batch: [f"B{batch + 5 + place}" for place in range(20)],
+            ),
             config=config,
             work=tmp_path,
             inputs={},
-            describe=lambda batch: f"items 'B{batch + 5}'",
         )
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+    saved = json.loads((tmp_path / "not_finite.json").read_text())
+    assert saved["rows"] == [f"B{place}" for place in range(7, 27)]
+    assert (saved["step"], saved["losses"]["image"]) == (2, repr(wrong))
 
 
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path):
