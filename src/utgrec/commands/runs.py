@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import RenderableType
 
+from utgrec import processes
 from utgrec.commands.frame import Answer, Terminal, add_command
 from utgrec.commands.options import Domains, RunPath, Seed
 from utgrec.commands.prepare import domain_row, simulate_shops
@@ -195,7 +196,8 @@ def finish(
         if made.stage == "codes" and (warning := codes_warning(made.facts)):
             terminal.say(warning)
     compared = read_comparisons(out, done)
-    written = write_report(out, report)
+    # Of several processes the first one writes and answers; its figures are everybody's.
+    written = write_report(out, report) if processes.is_first() else report
     stages = {path: {"facts": made.facts, "measured": made.measured} for path, made in done.items()}
     document = {
         **made_from,

@@ -16,7 +16,13 @@ from utgrec.recommender.causal import CausalSizes
 from utgrec.recommender.domain_tokens import copy_token, leave_unnamed
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.model import GenerativeRecommender
-from utgrec.recommender.networks import Sizes, create_network, load_network, make_batches
+from utgrec.recommender.networks import (
+    Sizes,
+    create_network,
+    load_network,
+    make_batches,
+    shared_batches,
+)
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import STAGE as CODES
@@ -148,7 +154,7 @@ def train_recommender(
         unnamed = leave_unnamed(batches, vocabulary, config.unnamed_share, config.trainer.seed)
         trained = train(
             model,
-            batch=unnamed if several else batches,
+            batch=shared_batches(unnamed if several else batches),
             config=config.trainer,
             work=work.checkpoints,
             inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), inputs)},
@@ -173,7 +179,9 @@ def train_recommender(
         }
         return StageResult(facts, trained.earlier_s)
 
-    return run_stage(out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make)
+    return run_stage(
+        out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make, together=True
+    )
 
 
 def continue_recommender(

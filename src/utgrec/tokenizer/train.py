@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from utgrec import storage
+from utgrec import processes, storage
 from utgrec.catalog import Domain
 from utgrec.config import require, to_dict
 from utgrec.data.neighbours import Neighbours, find_neighbours, join
@@ -22,7 +22,7 @@ from utgrec.errors import BadImage
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.backbone import Backbone, open_picture
-from utgrec.tokenizer.batches import PairBatches, TokenizerBatch
+from utgrec.tokenizer.batches import PairBatches, Pairs
 from utgrec.tokenizer.company import company_directions
 from utgrec.tokenizer.features import ItemFeatures
 from utgrec.tokenizer.items import ItemInputs, read_contents, read_items
@@ -62,7 +62,9 @@ def train_tokenizer(
     def make(work: Workspace) -> StageResult:
         return _make(domains, config, inputs, start, work, progress)
 
-    return run_stage(out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make)
+    return run_stage(
+        out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make, together=True
+    )
 
 
 class _Pool(NamedTuple):
@@ -103,22 +105,22 @@ def _make(
         code_length=config.quantizer.code_length,
         batch_size=config.batch_size,
         seed=config.trainer.seed,
+        at_once=config.trainer.at_once,
     )
 
-    def describe(batch: TokenizerBatch) -> str:
-        return "items " + ", ".join(repr(pool.item_ids[row]) for row in batch.rows)
+    def names(drawn: Pairs) -> list[str]:
+        return [pool.item_ids[row] for row in drawn.rows]
 
     trained = train(
         model,
-        batch=batches,
+        batch=batches.shared._replace(names=names),
         config=config.trainer,
         work=work.checkpoints / "training",
         inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), inputs)},
-        describe=describe,
         progress=progress,
         title="Training the tokenizer",
     )
-    if config.quantizer.settle_rounds:
+    if config.quantizer.settle_rounds and processes.is_first():
         states = tokenizer.states(items, progress, rows=pool.trained)
         model.quantizer.settle(states[torch.from_numpy(pool.trained)])
     tokenizer.save(work.folder)
@@ -138,7 +140,9 @@ def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokeni
     """A tokenizer that knows nothing yet but the words and patches of its items."""
     sample = _sample_pictures(pool, config.latents.fit_pictures)
     backbone_folder = work.checkpoints / "backbone"
-    if not backbone_folder.is_dir():
+    if not processes.is_first():
+        processes.wait_for(lambda: backbone_folder.is_dir() or None, str(backbone_folder))
+    elif not backbone_folder.is_dir():
         with storage.new_folder(backbone_folder) as partial:
             words = [pool.texts[index] for index in pool.trained]
             create_tiny_backbone(partial, words, sample, config.backbone)

@@ -61,9 +61,7 @@ class _GatherRows(torch.autograd.Function):
         return total[start : start + ctx.sizes[own]], None
 
 
-def mean_of(
-    values: Sequence[float], device: torch.device, *, alone: bool = False
-) -> list[float]:
+def mean_of(values: Sequence[float], device: torch.device, *, alone: bool = False) -> list[float]:
     """The mean over all processes of some figures; those of this one if it trains `alone`."""
     if alone or not together():
         return list(values)

@@ -150,7 +150,7 @@ class Launch:
             from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
             inner = getattr(self.optimizer, "optimizer", self.optimizer)
-            found = get_optimizer_state_dict(self.model, inner)["state"]
+            found: Any = get_optimizer_state_dict(self.model, inner)["state"]
             return {
                 f"{name}.{key}": _full(torch.as_tensor(value)).cpu()
                 for name, state in found.items()
@@ -186,7 +186,8 @@ class Launch:
         )
 
         options: Any = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(self.model, weights, options=options)
+        whole: Any = weights
+        set_model_state_dict(self.model, whole, options=options)
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         groups = inner.state_dict()["param_groups"]
         named = list(dict(self.model.named_parameters()))
