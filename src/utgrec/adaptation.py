@@ -30,7 +30,7 @@ from utgrec.runs import (
 from utgrec.tokenizer.codes import assign_domain
 from utgrec.tokenizer.lend import lend_tokenizer
 from utgrec.tokenizer.pretrained import STAGE as TOKENIZER
-from utgrec.tokenizer.pretrained import TokenizerConfig, different_network
+from utgrec.tokenizer.settings import TokenizerConfig, different_network
 from utgrec.tokenizer.train import train_tokenizer
 
 

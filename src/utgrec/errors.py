@@ -15,6 +15,7 @@ UTGRecError
 ├── Overloaded             more requests than can be answered in time; try again later
 ├── TrainingError          training cannot go on (a loss that is not finite)
 ├── Stopped                a signal ended training after a checkpoint; run it again to go on
+├── WorkerDied             a process that prepares items ended before it was done
 ├── CellFailed             cells of a comparison failed; all others are kept
 └── MissingDependency      an optional package is needed; the message names its pip line
 
@@ -88,6 +89,10 @@ class Stopped(UTGRecError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+class WorkerDied(UTGRecError):
+    """A process that prepares items ended before it was done."""
 
 
 class CellFailed(UTGRecError):

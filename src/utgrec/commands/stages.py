@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from utgrec.commands import encode
 from utgrec.commands.frame import Answer, Terminal, add_command
 from utgrec.commands.options import DomainFolder, Domains, Out, RecipeName, Seed
 from utgrec.commands.views import codes_table, codes_warning, facts_table
@@ -111,6 +112,7 @@ def add_to(app: typer.Typer) -> None:
         example="utgrec tokenizer assign tokenizer domains/a --out codes/a",
         uses_models=True,
     )(assign_codes)
+    encode.add_to(tokenizer)
     add_command(
         recommender,
         "train",

@@ -30,8 +30,9 @@ from utgrec.training.trainer import Share, SharedBatches
 POOL = 16
 # Items of a batch are encoded in groups of like length, so that less than this share is padding.
 PADDING = 0.1
-# Items by which a group grows: few shapes, as for widths (see shapes.py), and enough for a GPU.
-STEP = 16
+# A process's items by which a group grows: few shapes, as for widths (see shapes.py), and enough
+# work in a call.
+STEP = 8
 
 
 class Pairs(NamedTuple):
@@ -203,7 +204,7 @@ def like_lengths(
     """
     order = np.argsort(lengths, kind="stable")
     total, most = len(order), at_once * count or len(order)
-    step = min(-(-STEP // count) * count, most)
+    step = min(STEP * count, most)
     groups, start = [], 0
     while start < total:
         end = min(start + step, total)

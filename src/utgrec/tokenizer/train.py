@@ -15,23 +15,33 @@ from PIL import Image
 
 from utgrec import processes, storage
 from utgrec.catalog import Domain
-from utgrec.config import require, to_dict
+from utgrec.config import require
 from utgrec.data.neighbours import Neighbours, find_neighbours, join
 from utgrec.data.split import Split, leave_one_out
 from utgrec.errors import BadImage
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
-from utgrec.tokenizer.backbone import Backbone, open_picture
+from utgrec.tokenizer.backbone import open_picture
+from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
+from utgrec.tokenizer.backbone_source import find_source
 from utgrec.tokenizer.batches import PairBatches, Pairs
 from utgrec.tokenizer.company import company_directions
 from utgrec.tokenizer.features import ItemFeatures
 from utgrec.tokenizer.items import ItemInputs, read_contents, read_items
-from utgrec.tokenizer.latents import PatchPCA
-from utgrec.tokenizer.pretrained import STAGE, ItemTokenizer, TokenizerConfig, create_model
+from utgrec.tokenizer.pretrained import (
+    STAGE,
+    ItemTokenizer,
+    TokenizerConfig,
+    best_device,
+    create_model,
+    make_codec,
+    recorded,
+)
 from utgrec.tokenizer.tiny import create_tiny_backbone
 from utgrec.training.trainer import train, write_losses
 
 log = logging.getLogger(__name__)
+TINY_PICTURES = 2000  # that the tiny backbone's patch embedding is fitted on
 
 
 def train_tokenizer(
@@ -63,7 +73,7 @@ def train_tokenizer(
         return _make(domains, config, inputs, start, work, progress)
 
     return run_stage(
-        out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make, together=True
+        out, stage=STAGE, config=recorded(config), inputs=inputs, make=make, together=True
     )
 
 
@@ -92,8 +102,17 @@ def _make(
         tokenizer = _create(pool, config, work)
     else:
         tokenizer = ItemTokenizer.from_pretrained(start, config)
+        tokenizer.model.to(best_device())
     model, codec = tokenizer.model, tokenizer.codec
-    items = _read(pool, model.backbone, codec, config, progress)
+    items = read_items(
+        pool.texts,
+        pool.pictures,
+        model.backbone,
+        codec,
+        config.heads.max_text_tokens,
+        progress,
+        cache=tokenizer.cache,
+    )
     items = _summarize(items, pool, model.features, fit=start is None)
     if start is not None:
         tokenizer.refit_statistics(items, progress)
@@ -116,13 +135,15 @@ def _make(
         batch=batches.shared._replace(names=names),
         config=config.trainer,
         work=work.checkpoints / "training",
-        inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), inputs)},
+        inputs={"settings": storage.recipe_fingerprint(STAGE, recorded(config), inputs)},
         progress=progress,
         title="Training the tokenizer",
     )
     if config.quantizer.settle_rounds and processes.is_first():
+        model.to(best_device())
         states = tokenizer.states(items, progress, rows=pool.trained)
-        model.quantizer.settle(states[torch.from_numpy(pool.trained)])
+        trained_states = states[torch.from_numpy(pool.trained)]
+        model.quantizer.settle(trained_states.to(model.queries.device))
     tokenizer.save(work.folder)
     write_losses(work.folder / "losses.jsonl", trained)
     facts = {
@@ -138,15 +159,22 @@ def _make(
 
 def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokenizer:
     """A tokenizer that knows nothing yet but the words and patches of its items."""
-    sample = _sample_pictures(pool, config.latents.fit_pictures)
+    codec = make_codec(config.latents, lambda count: _sample_pictures(pool, count))
+    if isinstance(config.backbone, PretrainedBackboneConfig):
+        source = find_source(config.backbone.name, config.backbone.revision)
+        torch.manual_seed(config.trainer.seed)
+        model = create_model(source.folder, config, name=source.name, revision=source.revision).to(
+            best_device()
+        )
+        return ItemTokenizer(model, codec, config)
     backbone_folder = work.checkpoints / "backbone"
     if not processes.is_first():
         processes.wait_for(lambda: backbone_folder.is_dir() or None, str(backbone_folder))
     elif not backbone_folder.is_dir():
         with storage.new_folder(backbone_folder) as partial:
             words = [pool.texts[index] for index in pool.trained]
+            sample = _sample_pictures(pool, TINY_PICTURES)
             create_tiny_backbone(partial, words, sample, config.backbone)
-    codec = PatchPCA.fit(sample, config.latents)
     torch.manual_seed(config.trainer.seed)
     return ItemTokenizer(create_model(backbone_folder, config), codec, config)
 
@@ -167,14 +195,6 @@ def _pool(domains: Sequence[Domain]) -> _Pool:
         pictures += domain.catalog.images
         start += len(domain.catalog)
     return _Pool(item_ids, texts, pictures, np.concatenate(trained), join(graphs), splits, sizes)
-
-
-def _read(
-    pool: _Pool, backbone: Backbone, codec: PatchPCA, config: TokenizerConfig, progress: Progress
-) -> ItemInputs:
-    return read_items(
-        pool.texts, pool.pictures, backbone, codec, config.heads.max_text_tokens, progress
-    )
 
 
 def _summarize(items: ItemInputs, pool: _Pool, features: ItemFeatures, *, fit: bool) -> ItemInputs:

@@ -137,10 +137,12 @@ class Launch:
         self.optimizer.zero_grad(set_to_none=True)
 
     def weights(self) -> dict[str, Tensor]:
-        """All weights and buffers, whole, on the CPU; to be called by all processes."""
-        if self.kind != "FSDP":
-            return {name: value.detach().cpu() for name, value in self.module.state_dict().items()}
-        return {name: _full(value).cpu() for name, value in self.model.state_dict().items()}
+        """All weights and buffers, whole, on the CPU; to be called by all processes.
+
+        A module that is built on a frozen one names what has to be kept by `kept_state`.
+        """
+        keep = getattr(self.module, "kept_state", self.module.state_dict)
+        return {name: _full(value).cpu() for name, value in keep().items()}
 
     def moments(self) -> dict[str, Tensor]:
         """The optimiser's state, whole: "parameter.exp_avg" …; to be called by all processes."""
@@ -163,7 +165,7 @@ class Launch:
         if self.kind == "FSDP":
             self._load_shards(weights, moments)
             return
-        self.module.load_state_dict(weights)
+        load_weights(self.module, weights)
         if self.kind == "DEEPSPEED":
             self._load_deepspeed(moments)
         else:
@@ -172,7 +174,7 @@ class Launch:
     def finish(self) -> None:
         """Leave a whole module behind, on the CPU, as if one process had trained it."""
         if self._whole is not None:
-            self._whole.load_state_dict(self.weights())
+            load_weights(self._whole, self.weights())
             # The caller holds the module itself, which is made of shards by now.
             self.module.__class__ = type(self._whole)
             self.module.__dict__ = self._whole.__dict__
@@ -185,9 +187,10 @@ class Launch:
             set_optimizer_state_dict,
         )
 
-        options: Any = StateDictOptions(full_state_dict=True)
         whole: Any = weights
-        set_model_state_dict(self.model, whole, options=options)
+        loose: Any = StateDictOptions(full_state_dict=True, strict=False)
+        set_model_state_dict(self.model, whole, options=loose)
+        options: Any = StateDictOptions(full_state_dict=True)
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         groups = inner.state_dict()["param_groups"]
         named = list(dict(self.model.named_parameters()))
@@ -227,6 +230,11 @@ class Launch:
         self.model.global_steps = max(steps, default=0)
         for state in self.model.optimizer.optimizer.state.values():
             state["step"] = self.model.global_steps
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """The inverse of `Launch.weights` where the module is whole."""
+    getattr(module, "load_kept", module.load_state_dict)(weights)
 
 
 def flatten_moments(optimizer: Any, names: dict[int, str]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from utgrec.errors import TrainingError
 from utgrec.training import checkpoints
 from utgrec.training.distributed import mean_of
-from utgrec.training.launch import Launch
+from utgrec.training.launch import Launch, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Standing:
         """Leave the best weights in the module; the last ones if nothing was validated."""
         self.launch.finish()
         if self.best:
-            self.launch.module.load_state_dict(self.best)
+            load_weights(self.launch.module, self.best)
         else:
             self.best_step = self.step
         self.launch.module.eval()

@@ -62,9 +62,6 @@ class TrainerConfig:
     at_once: int = 0
     """Rows of a batch (items, histories) whose activations a process holds at once; 0 means all of
     its share. More are worked through in parts, with the result of the whole batch."""
-    checkpoint_layers: bool = False
-    """Whether a pretrained backbone keeps only the inputs of its layers for the backward pass and
-    computes the rest again: a third more work, a fraction of the memory."""
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, f"steps must be at least 0, got {self.steps}")
