@@ -1,8 +1,8 @@
 """Codes of millions of items: Parquet in, Parquet out, shard by shard, in bounded memory.
 
 A shard is a range of rows of one input file and becomes one output file, written under a temporary
-name and renamed: what a killed run has finished is kept. Codes are an item's nearest codes, from its
-contents alone; `utgrec tokenizer assign` makes the codes of a domain unique.
+name and renamed: what a killed run has finished is kept. Codes are an item's nearest codes, from
+its contents alone; `utgrec tokenizer assign` makes the codes of a domain unique.
 
 An item's codes do not depend on the items beside it. Floating-point sums do, in their last digits,
 so an item that lies nearly half-way between two codes is encoded once more, by itself.
