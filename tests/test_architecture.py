@@ -27,6 +27,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("regimes",),
     ("recipes",),
+    ("estimate",),
     ("runs",),
     ("adaptation",),
     ("comparison",),

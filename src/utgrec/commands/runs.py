@@ -9,7 +9,8 @@ from rich.console import RenderableType
 
 from utgrec import processes
 from utgrec.commands.frame import Answer, Terminal, add_command
-from utgrec.commands.options import Domains, RunPath, Seed
+from utgrec.commands.options import Devices, Domains, DryRun, RunPath, Seed, Tflops
+from utgrec.commands.plans import plan_answer
 from utgrec.commands.prepare import domain_row, simulate_shops
 from utgrec.commands.views import (
     codes_warning,
@@ -67,6 +68,9 @@ def run(
     domains: Domains,
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.", metavar="RUN")],
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    devices: Devices = 1,
+    tflops: Tflops = None,
 ) -> Answer:
     """Do all stages of a recipe on some domains.
 
@@ -76,6 +80,10 @@ def run(
     from utgrec.recipes import find_recipe
 
     settings = find_recipe(recipe, seed)
+    if dry_run:
+        return plan_answer(
+            settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
+        )
     return do_run(terminal, settings, domains, out, seed, report=out / "report.html")
 
 

@@ -3,6 +3,7 @@
 Only items that occur in training histories train it; codes are made for all later.
 """
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ from utgrec.tokenizer.pretrained import (
     recorded,
 )
 from utgrec.tokenizer.tiny import create_tiny_backbone
-from utgrec.training.trainer import train, write_losses
+from utgrec.training.trainer import TrainerConfig, train, write_losses
 
 log = logging.getLogger(__name__)
 TINY_PICTURES = 2000  # that the tiny backbone's patch embedding is fitted on
@@ -130,10 +131,11 @@ def _make(
     def names(drawn: Pairs) -> list[str]:
         return [pool.item_ids[row] for row in drawn.rows]
 
+    trainer = _by_epochs(config, batches.per_epoch)
     trained = train(
         model,
         batch=batches.shared._replace(names=names),
-        config=config.trainer,
+        config=trainer,
         work=work.checkpoints / "training",
         inputs={"settings": storage.recipe_fingerprint(STAGE, recorded(config), inputs)},
         progress=progress,
@@ -149,12 +151,30 @@ def _make(
     facts = {
         "domains": [domain.name for domain in domains],
         "items_trained": len(pool.trained),
-        "steps": config.trainer.steps,
-        "epochs": round(config.trainer.steps / batches.per_epoch, 2),
+        "steps": trainer.steps,
+        "epochs": round(trainer.steps / batches.per_epoch, 2),
         "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "unreadable_pictures": [pool.item_ids[row] for row in items.unreadable],
     }
     return StageResult(facts, trained.earlier_s)
+
+
+def _by_epochs(config: TokenizerConfig, per_epoch: int) -> TrainerConfig:
+    """The trainer's settings with the steps that the epochs come to.
+
+    Raises:
+        BadConfig: they are not more than the quantiser's warm-up.
+    """
+    if not config.epochs:
+        return config.trainer
+    steps = min(config.trainer.steps, round(config.epochs * per_epoch))
+    require(
+        steps > config.quantizer.warmup_steps,
+        f"{config.epochs:g} epochs of {per_epoch} batches are {steps} steps, not more than the "
+        f"{config.quantizer.warmup_steps} of the quantiser's warm-up; train longer, or take a "
+        "recipe for smaller catalogues",
+    )
+    return dataclasses.replace(config.trainer, steps=steps)
 
 
 def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokenizer:
