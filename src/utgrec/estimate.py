@@ -1,7 +1,7 @@
 """What training a tokenizer will take, worked out before anything starts.
 
-Parameters are counted exactly, on the layers themselves without their memory. Tokens are counted on
-a sample of the items. Work and memory are formulas; hours are the work divided by what the device is
+Parameters are counted on the layers themselves, without their memory. Tokens are counted on a
+sample of the items. Work and memory are formulas; hours are the work divided by what the device is
 said, or on a CPU measured, to do.
 
 Shapes: S prompt tokens · T text tokens · G latents of a picture · H backbone width · V vocabulary.

@@ -151,7 +151,7 @@ def paper_pretrain(seed: int = 0) -> Recipe:
 
 
 def paper_adapt(seed: int = 0) -> AdaptConfig:
-    """The paper's adaptation to a new domain: 40 epochs, the basis frozen, its projection trained."""
+    """The paper's adaptation: 40 epochs on the new domain, the basis frozen, its projection not."""
     return AdaptConfig(
         regime="full",
         tokenizer_steps=1_000_000,  # epochs decide

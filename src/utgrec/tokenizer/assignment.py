@@ -104,7 +104,7 @@ class _Published:
     def leaves(self, prefix: tuple[int, ...]) -> npt.NDArray[np.int64]:
         """The leaves given away under a prefix."""
         if not len(self._leaves):
-            return self._leaves
+            return np.zeros(0, np.int64)
         key = self.keys(np.array([prefix], dtype=np.int64))
         first = np.searchsorted(self._keys_in_order, key, side="left")[0]
         last = np.searchsorted(self._keys_in_order, key, side="right")[0]
@@ -192,8 +192,8 @@ class _Repair:
             key = self.published.keys(np.array([prefix], dtype=np.int64))[0]
             group = int(np.searchsorted(self.keys, key))
             there = group < len(self.keys) and self.keys[group] == key
-            found = self.order[self.starts[group] : self.starts[group + 1]] if there else []
-            self.members[prefix] = [int(item) for item in found]
+            found = self.order[self.starts[group] : self.starts[group + 1]] if there else None
+            self.members[prefix] = [] if found is None else found.tolist()
         return self.members[prefix]
 
     def _portions(self, dirty: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:

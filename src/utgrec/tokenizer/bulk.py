@@ -191,19 +191,22 @@ class ShardEncoder:
             self._slack = self._measure(items, states)
         device = self.tokenizer.model.queries.device
         unsure = margins(quantizer, states.to(device)).cpu() < self._slack
-        for row in np.flatnonzero(unsure.numpy()):
-            states[row] = self.tokenizer.states(items, rows=row[None])[row]
+        for row in np.flatnonzero(unsure.numpy()).tolist():
+            states[row] = self._alone(items, row)
         with torch.no_grad():
             codes = quantizer.nearest(states.to(device))
             rebuilt = quantizer.embed(codes).cumsum(dim=1).cpu()
         distance = (states - rebuilt).double().square().sum(dim=(1, 2))
         return codes.cpu().numpy(), distance.numpy()
 
+    def _alone(self, items: ItemInputs, row: int) -> Tensor:
+        """The states of an item that is encoded by itself: (L, D)."""
+        return self.tokenizer.states(items, rows=np.array([row]))[row]
+
     def _measure(self, items: ItemInputs, states: Tensor) -> float:
         """By how much states may differ for the company that items are encoded in."""
-        rows = np.arange(min(PROBE, len(items)))
-        alone = [self.tokenizer.states(items, rows=row[None])[row] for row in rows]
-        gaps = (torch.stack(alone) - states[: len(rows)]).square().sum(dim=-1).sqrt()
+        alone = [self._alone(items, row) for row in range(min(PROBE, len(items)))]
+        gaps = (torch.stack(alone) - states[: len(alone)]).square().sum(dim=-1).sqrt()
         return SAFETY * max(float(gaps.max()), 1e-5)
 
 
