@@ -148,8 +148,8 @@ class PublishedStep:
         width = decoder.decoder.mask.shape[0] if self.switches.pad_to_max else words.shape[1]
         losses = []
         for wanted in (words, others):
-            # All masks see one another, so more of them would be another decoder: what is beyond the
-            # longest text of the batch is padded after it, to its favour.
+            # All masks see one another, so more of them would be another decoder: what is beyond
+            # the longest text of the batch is padded after it, to its favour.
             more = width - wanted.shape[1]
             hidden = decoder.decoder(states, wanted.shape[1])
             hidden = decoder.up(F.pad(hidden, (0, 0, 0, more)))  # (N, T, H)
