@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 # From the ground up: a part imports only from lines above its own, and from itself.
 TIERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("config", "progress", "processes"),
+    ("config", "exchange", "processes", "progress"),
     ("storage",),
     ("catalog", "stages"),
     ("data", "training"),
@@ -44,13 +44,16 @@ TIER = {part: height for height, parts in enumerate(TIERS) for part in parts}
 PUBLIC = {
     "utgrec": {"Domain", "ItemTokenizer", "UTGRecError", "load"},
     "utgrec.data": set(),
+    "utgrec.data.cleaning": set(),
     "utgrec.data.marketplace": {
         "BehaviourConfig",
         "MarketplaceConfig",
         "Oracle",
         "write_marketplace",
     },
+    "utgrec.data.pictures": set(),
     "utgrec.tokenizer": set(),
+    "utgrec.tokenizer.families": set(),
     "utgrec.training": set(),
     "utgrec.recommender": set(),
     "utgrec.decoding": {
@@ -61,13 +64,16 @@ PUBLIC = {
         "CodeTrie",
         "Exclusions",
         "Hits",
+        "ItemTable",
         "LeanCausal",
         "LeanT5",
+        "MixedSearch",
         "Step",
         "T5State",
         "exact_causal_scores",
         "exact_scores",
         "make_beam_model",
+        "make_search",
     },
     "utgrec.evaluation": {
         "Comparison",
@@ -108,8 +114,9 @@ PUBLIC = {
         "compare",
         "read_plan",
     },
-    "utgrec.report": {"write_comparison", "write_report"},
+    "utgrec.report": {"write_card", "write_comparison", "write_report"},
     "utgrec.serving": set(),
+    "utgrec.serving.users": set(),
     "utgrec.commands": set(),
 }
 
@@ -324,6 +331,11 @@ def forbidden(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, called.id
             elif isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
                 whole = f"{called.value.id}.{called.attr}"
+                if whole == "torch.load" and any(
+                    word.arg == "weights_only" and getattr(word.value, "value", None) is True
+                    for word in node.keywords
+                ):
+                    continue  # reads weights and runs nothing
                 if whole in ("torch.load", "torch.save", "np.load", "numpy.load", "builtins.eval"):
                     yield node.lineno, whole
 
@@ -345,6 +357,7 @@ def test_what_is_forbidden_is_found():
         def f(x):
             print(x)
             torch.load(x)
+            torch.load(x, weights_only=True)  # that one, too
             model.eval()  # that one is fine
             return eval(x)
     """

@@ -13,6 +13,7 @@ UTGRecError
 │   ├── SettingsMismatch   finished, but with other settings or from other input
 │   └── CorruptFile        a file is not the one its manifest names
 ├── Overloaded             more requests than can be answered in time; try again later
+├── Unavailable            a service that is needed does not answer
 ├── TrainingError          training cannot go on (a loss that is not finite)
 ├── Stopped                a signal ended training after a checkpoint; run it again to go on
 ├── WorkerDied             a process that prepares items ended before it was done
@@ -22,9 +23,28 @@ UTGRecError
 A message names the value received, the rule, and the next step.
 """
 
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+
+class FieldError(NamedTuple):
+    """One field of a request that cannot be used."""
+
+    field: str  # where it is, such as history.3
+    value: str
+    rule: str  # what it must be
+
 
 class UTGRecError(Exception):
     """The base of every error that UTGRec raises on purpose."""
+
+    fields: tuple[FieldError, ...] = ()
+    """What exactly was wrong, if the error is about fields of a request."""
+
+    def about(self, fields: Iterable[FieldError]) -> Self:
+        """The same error, which also names fields."""
+        self.fields = tuple(fields)
+        return self
 
 
 class InputError(UTGRecError):
@@ -77,6 +97,10 @@ class Overloaded(UTGRecError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Unavailable(UTGRecError):
+    """A service that is needed does not answer, such as a database."""
 
 
 class TrainingError(UTGRecError):

@@ -4,6 +4,7 @@ from utgrec.decoding.beam import BeamModel, BeamSearch, Hits, Step
 from utgrec.decoding.causal import CausalState, LeanCausal
 from utgrec.decoding.exact import exact_causal_scores, exact_scores
 from utgrec.decoding.filters import AllowedItems, Exclusions
+from utgrec.decoding.mixed import ItemTable, MixedSearch, make_search
 from utgrec.decoding.models import make_beam_model
 from utgrec.decoding.t5 import LeanT5, T5State
 from utgrec.decoding.trie import CodeTrie
@@ -16,11 +17,14 @@ __all__ = [
     "CodeTrie",
     "Exclusions",
     "Hits",
+    "ItemTable",
     "LeanCausal",
     "LeanT5",
+    "MixedSearch",
     "Step",
     "T5State",
     "exact_causal_scores",
     "exact_scores",
     "make_beam_model",
+    "make_search",
 ]

@@ -3,7 +3,10 @@
 The adapter's folder is PEFT's own, so `PeftModel.from_pretrained(base, folder)` opens it, too.
 """
 
+import contextlib
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,8 @@ def add_adapter(family: Family, settings: LoraSettings, base: str) -> Any:
         base_model_name_or_path=base,
     )
     # Adapters are float32 whatever the base is; their small updates would drown in bfloat16.
-    view = get_peft_model(family.model, config, autocast_adapter_dtype=True)
+    with _quiet():
+        view = get_peft_model(family.model, config, autocast_adapter_dtype=True)
     view.peft_config["default"].base_model_name_or_path = base
     return view
 
@@ -51,12 +55,21 @@ def open_adapter(family: Family, folder: Path, *, trained: bool) -> Any:
         if not (folder / name).is_file():
             raise CorruptFile(f"{folder / name} is missing; make this tokenizer again")
     try:
-        return PeftModel.from_pretrained(family.model, folder, is_trainable=trained)
+        with _quiet():
+            return PeftModel.from_pretrained(family.model, folder, is_trainable=trained)
     except (ValueError, RuntimeError, KeyError) as error:
         raise CorruptFile(
             f"the adapter in {folder} does not fit the model ({str(error).splitlines()[0]}); "
             "give the base model that it was trained on"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """PEFT reads an attribute that newer releases of transformers warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def save_adapter(view: Any, folder: Path) -> None:

@@ -58,15 +58,15 @@ class Prompts(NamedTuple):
             Group(group.rows.to(device), group.features.to(device), group.width)
             for group in self.groups
         )
-        tensors = (
-            self.tokens,
-            self.positions,
-            self.lengths,
-            self.picture,
-            self.features,
-            self.summary,
+        return Prompts(
+            tokens=self.tokens.to(device),
+            positions=self.positions.to(device),
+            lengths=self.lengths.to(device),
+            picture=self.picture.to(device),
+            features=self.features.to(device),
+            summary=self.summary.to(device),
+            groups=groups,
         )
-        return Prompts(*(tensor.to(device) for tensor in tensors), groups=groups)
 
 
 class PictureFeatures(NamedTuple):
@@ -231,6 +231,8 @@ class Backbone(nn.Module):
 
     def _read(self, prompts: Prompts, queries: Tensor) -> Tensor:
         embedded = self.family.embed(prompts.tokens)  # (B, S, H)
+        if embedded.is_leaf:  # frozen words, which activation checkpointing marks as trained
+            embedded = embedded.detach()
         dtype, width, device = embedded.dtype, embedded.shape[-1], embedded.device
         embedded[prompts.picture] = prompts.features[:, :width].to(dtype)
         length = queries.shape[-2]

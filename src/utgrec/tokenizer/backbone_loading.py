@@ -1,10 +1,12 @@
 """Open a model of transformers for reading items: its family, its weights, its processors."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from utgrec import storage
 from utgrec.errors import CorruptFile
 from utgrec.tokenizer.backbone_config import MachineSettings, PretrainedBackboneConfig
 from utgrec.tokenizer.families.family import Family
@@ -65,7 +67,7 @@ def load_processors(
     folder: Path, family: type[Family], settings: PretrainedBackboneConfig | None
 ) -> tuple[Any, Any]:
     """The text tokenizer and the picture processor of a model's folder."""
-    from transformers import AutoImageProcessor, AutoTokenizer
+    from transformers import AutoTokenizer
 
     words = pictures = None
     try:
@@ -78,8 +80,7 @@ def load_processors(
                     "shortest_edge": settings.min_pixels,
                     "longest_edge": settings.max_pixels,
                 }
-            # Pillow and torchvision resize differently; codes must not depend on what is there.
-            pictures = AutoImageProcessor.from_pretrained(folder, backend="pil", **size)
+            pictures = _picture_processor(folder, size)
     except (ValueError, OSError, ImportError) as error:
         raise CorruptFile(
             f"{folder} has no text tokenizer or picture processor that can be used "
@@ -88,12 +89,31 @@ def load_processors(
     return words, pictures
 
 
+def _picture_processor(folder: Path, size: dict[str, Any]) -> Any:
+    """A model's picture processor, as it is with Pillow alone.
+
+    Pillow and torchvision resize differently, and codes must not depend on what is installed.
+    """
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", **size)
+    except ImportError:
+        # Releases before 5.20 ask for torchvision here even if the processor does without.
+        name = str(storage.read_json(folder / "preprocessor_config.json")["image_processor_type"])
+        name = name.removesuffix("Fast").removesuffix("Pil") + "Pil"
+        module = import_module(getattr(import_module("transformers"), name).__module__)
+        return getattr(module, name).from_pretrained(folder, **size)
+
+
 def speed_up(language_model: Any, machine: MachineSettings) -> None:
     """What is optional and changes speed or memory alone."""
     if machine.liger:
         use_liger(language_model)
-    if machine.checkpointing and hasattr(language_model, "gradient_checkpointing_enable"):
-        language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    if machine.checkpointing:
+        # Renamed in transformers 5.2x; the older name warns there.
+        enable = getattr(language_model, "activation_checkpointing_enable", None)
+        (enable or language_model.gradient_checkpointing_enable)({"use_reentrant": False})
     if machine.compile:
         language_model.compile(dynamic=True)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from utgrec import storage
 from utgrec.config import from_dict, require
 from utgrec.data.split import Split
-from utgrec.errors import CorruptFile, SettingsMismatch
+from utgrec.errors import CorruptFile, MissingStage, SettingsMismatch
 from utgrec.progress import Progress, silent
 from utgrec.tokenizer.backbone import Backbone
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
@@ -206,7 +206,13 @@ def _open_model(
         )
         return create_model(folder / "backbone", config)
     base = storage.read_json(storage.check_file(folder, manifest, BASE_FILE))
-    source = find_source(asked or base["name"], base["revision"])
+    try:
+        source = find_source(asked or base["name"], base["revision"])
+    except MissingStage as error:
+        raise MissingStage(
+            f"the tokenizer {folder} reads items with {base['name']}, which is not here ({error}); "
+            "say where it is: from_pretrained(folder, backbone=...)"
+        ) from error
     found = fingerprint_folder(source.folder)
     if found != base["fingerprint"]:
         raise SettingsMismatch(

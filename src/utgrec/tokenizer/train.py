@@ -18,7 +18,7 @@ from utgrec import processes, storage
 from utgrec.catalog import Domain
 from utgrec.config import require
 from utgrec.data.neighbours import Neighbours, find_neighbours, join
-from utgrec.data.split import Split, leave_one_out
+from utgrec.data.split import Split, split_domain, trained_facts
 from utgrec.errors import BadImage
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
@@ -150,6 +150,7 @@ def _make(
     write_losses(work.folder / "losses.jsonl", trained)
     facts = {
         "domains": [domain.name for domain in domains],
+        **trained_facts(*domains),
         "items_trained": len(pool.trained),
         "steps": trainer.steps,
         "epochs": round(trainer.steps / batches.per_epoch, 2),
@@ -205,7 +206,7 @@ def _pool(domains: Sequence[Domain]) -> _Pool:
     pictures: list[Path | None] = []
     trained, graphs, splits, sizes, start = [], [], [], [], 0
     for domain in domains:
-        split = leave_one_out(domain)
+        split = split_domain(domain)
         trained.append(np.unique(split.train).astype(np.int64) + start)
         graphs.append(find_neighbours(split, len(domain.catalog)))
         splits.append(split)
