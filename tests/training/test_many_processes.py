@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from mini_program import exact_recipe
@@ -20,8 +21,10 @@ from utgrec.tokenizer.train import train_tokenizer
 TESTS = Path(__file__).parents[1]
 
 
-def start(*arguments: str, count: int = 2, **environment: str) -> list[tuple[int, str, str]]:
-    """Run the miniature program as several processes; exit code, stdout and stderr of each."""
+def start(
+    *arguments: str, count: int = 2, program: str = "mini_program.py", **environment: str
+) -> list[tuple[int, str, str]]:
+    """Run a program of the tests as several processes; exit code, stdout and stderr of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -38,7 +41,7 @@ def start(*arguments: str, count: int = 2, **environment: str) -> list[tuple[int
         }
         running.append(
             subprocess.Popen(
-                [sys.executable, str(TESTS / "mini_program.py"), *arguments],
+                [sys.executable, str(TESTS / program), *arguments],
                 env={**os.environ, **own, **environment},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -114,3 +117,36 @@ def test_two_processes_do_the_run_of_one(shop, tmp_path):
     assert_alike(alone, out, "recommender")
     assert (out / "report.html").is_file()
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.slow
+def test_shards_train_what_one_whole_module_trains(tmp_path):
+    """FSDP 2 over gloo: the weights of one process, also when two began and one goes on."""
+    program = "training/shard_program.py"
+    for folder, count, stop in (("one", 1, ""), ("two", 2, ""), ("cut", 2, "4"), ("cut", 1, "")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        ended = start(str(tmp_path / folder), count=count, program=program, STOP_AT=stop)
+        assert [code for code, _, _ in ended] == [1 if stop else 0] * count, ended[0][2]
+    whole = load_file(tmp_path / "one" / "trained.safetensors")
+    for folder in ("two", "cut"):
+        found = load_file(tmp_path / folder / "trained.safetensors")
+        assert found.keys() == whole.keys()
+        for name, value in whole.items():
+            torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_accelerate_launch_with_the_configuration_for_cpus(shop, tmp_path):
+    """The shipped file, and the real command line, in two processes."""
+    out = tmp_path / "tokenizer"
+    configuration = TESTS.parent / "configs" / "accelerate" / "cpu.yaml"
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration),
+        str(TESTS / "mini_program.py"), "tokenizer", "train", str(shop), "--recipe", "mini",
+        "--out", str(out), "--json",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 8
+    train_tokenizer([Domain.open(shop)], exact_recipe().tokenizer, tmp_path / "alone")
+    assert_alike(tmp_path / "alone", out, ".")
