@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 # From the ground up: a part imports only from lines above its own, and from itself.
 TIERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("config", "exchange", "progress"),
+    ("config", "exchange", "processes", "progress"),
     ("storage",),
     ("catalog", "stages"),
     ("data", "training"),
@@ -27,6 +27,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("regimes",),
     ("recipes",),
+    ("estimate",),
     ("runs",),
     ("adaptation",),
     ("comparison",),
