@@ -249,13 +249,28 @@ def _trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
     return input_ids[:, kept], attention_mask[:, kept]
 
 
+def parent_rows(parents: Tensor, beams: int) -> Tensor:
+    """Where each beam's parent is among all beams of the step before, of `beams` per user.
+
+    Shapes: parents (B, W) → (B × W,), int64.
+    """
+    users = torch.arange(len(parents), device=parents.device)
+    return (parents + beams * users[:, None]).flatten()
+
+
+def follow_rows(earlier: Tensor, rows: Tensor | None, users: int) -> Tensor:
+    """What each beam's parent remembers. (B, W', …), (B × W,) → (B, W, …)"""
+    if rows is None:
+        return earlier
+    return earlier.flatten(0, 1).index_select(0, rows).view(users, -1, *earlier.shape[2:])
+
+
 def follow_parents(earlier: Tensor, parents: Tensor) -> Tensor:
     """What each beam's parent remembers. (B, W', X), (B, W) → (B, W or 1, X)"""
-    users, beams, width = earlier.shape
+    users, beams, _ = earlier.shape
     if beams == 1:
         return earlier  # the start is the same for all beams
-    rows = parents + beams * torch.arange(users, device=parents.device)[:, None]
-    return earlier.flatten(0, 1).index_select(0, rows.flatten()).view(users, -1, width)
+    return follow_rows(earlier, parent_rows(parents, beams), users)
 
 
 def _no_hits(users: int, k: int, device: torch.device) -> Hits:
