@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utgrec.decoding.beam import Step, follow_rows, parent_rows
+from utgrec.decoding.choose import select_rows
 from utgrec.errors import InputError
 from utgrec.recommender.histories import newest_codes
 from utgrec.recommender.vocabulary import PAD
@@ -163,6 +164,11 @@ class LeanT5:
         logits = F.linear(self._normed(hidden, torch.float32), self._head)  # (B, W, V)
         log_probs = logits.log_softmax(dim=2)[:, :, first : first + count]
         return Step(log_probs, state)
+
+    def select(self, state: T5State, users: Tensor) -> T5State:
+        """See `SelectiveModel.select`."""
+        chosen: T5State = select_rows(state, users)
+        return chosen
 
     def _advance(
         self, state: T5State, tokens: Tensor, parents: Tensor | None
