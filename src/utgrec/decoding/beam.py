@@ -183,7 +183,7 @@ class BeamSearch(Generic[State]):
         by_length = attention_mask.sum(dim=1).argsort(stable=True, descending=True)  # (B,)
         threads = torch.get_num_threads() if by_length.device.type == "cpu" else 1
         even = max(-(-users // threads), _FEWEST)  # a chunk for every thread, if there are enough
-        in_threads(fill, by_length.split(min(self._chunk, even)), threads)
+        in_threads(fill, torch.split(by_length, min(self._chunk, even)), threads)
         return hits
 
     @torch.inference_mode()

@@ -1,9 +1,9 @@
 """Which items decoding may return: a set that all users share, and items that single users skip.
 
 A node of the trie may be entered only if at least one allowed item is below it. For the shared set
-that is one count per inner node. For a user's skipped items it is enough to look at the nodes above those
-items: a node is dead when all its allowed items are skipped. No array has one entry per user and
-item.
+that is one count per inner node. For a user's skipped items it is enough to look at the nodes above
+those items: a node is dead when all its allowed items are skipped. No array has one entry per user
+and item.
 
 Shapes: B users · E skipped items (padded) · W beams · C children (padded) · N items · n nodes.
 """

@@ -5,8 +5,8 @@ encoded once and its cross-attention keys and values are shared by all beams of 
 beams have read alike (the start, the newest item's codes) is kept once per user; the projections
 that read the same state are one matrix product; nothing is kept for gradients.
 
-Shapes: B users · S history tokens · W beams · P tokens that all beams share · T decoder steps so far
-· M model width · H heads · A width per head · F feed-forward width · V token ids.
+Shapes: B users · S history tokens · W beams · P tokens that all beams share · T decoder steps so
+    far · M model width · H heads · A width per head · F feed-forward width · V token ids.
 """
 
 import math
@@ -224,7 +224,7 @@ class LeanT5:
         return F.linear(F.linear(self._normed(hidden), block.widen).relu_(), block.narrow)
 
     def _heads_first(self, mixed: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """Tell projections and heads apart, in one copy. (B, X, parts × HA) → parts × (B, H, X, A)"""
+        """Tell projections and heads apart. (B, X, parts × HA) → parts × (B, H, X, A), one copy"""
         batch, length, width = mixed.shape
         heads = mixed.view(batch, length, parts, self._heads, width // parts // self._heads)
         return heads.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
