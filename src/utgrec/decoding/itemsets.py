@@ -74,10 +74,12 @@ class ItemSet:
         return cls(np.packbits(mask, bitorder="little"), len(mask))
 
     def __and__(self, other: "ItemSet") -> "ItemSet":
-        return ItemSet(self.bits & other.bits, self._same(other))
+        self._require_same(other)
+        return ItemSet(self.bits & other.bits, self.size)
 
     def __or__(self, other: "ItemSet") -> "ItemSet":
-        return ItemSet(self.bits | other.bits, self._same(other))
+        self._require_same(other)
+        return ItemSet(self.bits | other.bits, self.size)
 
     def __invert__(self) -> "ItemSet":
         bits = ~self.bits
@@ -106,13 +108,12 @@ class ItemSet:
         counted: npt.NDArray[np.int32] = np.diff(before[byte] + np.bitwise_count(inside))
         return counted
 
-    def _same(self, other: "ItemSet") -> int:
+    def _require_same(self, other: "ItemSet") -> None:
         if self.size != other.size:
             raise InputError(
                 f"sets of catalogues of {self.size} and {other.size} items cannot be put "
                 "together; make them for the same one"
             )
-        return self.size
 
 
 class ItemColumn(Protocol):

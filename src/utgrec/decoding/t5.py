@@ -179,7 +179,7 @@ class LeanT5:
         shared, own = state.past[0].keys, state.past[0].own
         length = (0 if shared is None else shared.shape[2]) + len(own) + 1  # T
         distance = torch.arange(1 - length, 1, device=hidden.device)
-        bias = self._decoder_bias[self._bucket(distance, both_ways=False)].T[:, None]  # (H, 1, T)
+        bias = self._decoder_bias[self._bucket(distance, both_ways=False)]  # (T, H)
         rows = None if parents is None or not own else parent_rows(parents, own[-1].shape[1])
         past = []
         for i, block in enumerate(self._decoder):
@@ -238,28 +238,29 @@ class LeanT5:
         or three tokens, taken one by one.
 
         Shapes: mixed (B, W, 3HA); rows (B × W,), for each beam the row of its parent, None while
-            all beams are one; bias (H, 1, T) → (B, W, HA).
+            all beams are one; bias (T, H) → (B, W, HA).
         """
         if mixed.shape[1] == 1 and not past.own:
             query, key, value = self._heads_first(mixed, 3)  # (B, H, 1, A)
             if past.keys is not None and past.values is not None:
                 key, value = torch.cat([past.keys, key], 2), torch.cat([past.values, value], 2)
-            return _attend(query, key, value, bias), T5Past(key, value, ())
+            return _attend(query, key, value, bias.T[:, None]), T5Past(key, value, ())
         assert past.keys is not None and past.values is not None
         batch, beams, _ = mixed.shape
         split = mixed.view(batch, beams, 3, self._heads, -1)  # (B, W, 3, H, A)
-        query, pair = split[:, :, 0].transpose(1, 2), split[:, :, 1:]  # (B, H, W, A)
+        query, pair = split[:, :, 0], split[:, :, 1:]
         own = (*(follow_rows(kept, rows, batch) for kept in past.own), pair)
-        keys = [one[:, :, 0].transpose(1, 2) for one in own]  # each (B, H, W, A)
-        values = [one[:, :, 1].transpose(1, 2) for one in own]
-        alone = [(query * key).sum(dim=-1, keepdim=True) for key in keys]  # each (B, H, W, 1)
-        scores = torch.cat([query @ past.keys.transpose(2, 3), *alone], dim=-1)  # (B, H, W, T)
-        shares = (scores + bias).softmax(dim=-1).to(query.dtype)
+        alike = query.transpose(1, 2) @ past.keys.transpose(2, 3)  # (B, H, W, P)
+        alone = [(query * one[:, :, 0]).sum(dim=-1)[None] for one in own]  # each (1, B, W, H)
+        # Over the first dimension, as a softmax over a short last one is slow.
+        scores = torch.cat([alike.permute(3, 0, 2, 1), *alone]) + bias[:, None, None]
+        shares = scores.softmax(dim=0).to(query.dtype)  # (T, B, W, H)
         shared = past.keys.shape[2]
-        read = shares[..., :shared] @ past.values  # (B, H, W, A)
-        for t, value in enumerate(values, start=shared):
-            read += shares[..., t : t + 1] * value
-        return read.transpose(1, 2).flatten(2), past._replace(own=own)
+        read = shares[:shared].permute(1, 3, 2, 0) @ past.values  # (B, H, W, A)
+        read = read.transpose(1, 2)  # (B, W, H, A)
+        for share, one in zip(shares[shared:], own, strict=True):
+            read = torch.addcmul(read, share[..., None], one[:, :, 1])
+        return read.flatten(2), past._replace(own=own)
 
     def _encoder_bias_of(self, length: int) -> Tensor:
         """The encoder's bias of every pair of positions. (H, S, S)"""
