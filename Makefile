@@ -3,17 +3,19 @@
 # PYTHON=/path/to/python3.12  which Python makes .venv (3.11, 3.12 or 3.13)
 # JOBS=4                      processes that run the tests (default 2)
 # OUT=folder                  where the demo goes (default demo)
+# FUZZ_SECONDS=600                 how long `make fuzz` runs (default 60)
 
 PYTHON ?= python3
 JOBS ?= 2
 OUT ?= demo
+FUZZ_SECONDS ?= 60
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format venv clean
+.PHONY: help demo test test-slow fuzz lint format venv clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -27,6 +29,9 @@ test: $(READY)  ## Run the tests
 test-slow: $(READY)  ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
 
+fuzz: $(READY)  ## Fuzz the parsers with atheris (Linux); findings go to fuzz/
+	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS) --out fuzz
+
 lint: $(READY)  ## Check style (ruff) and types (mypy, strict)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -39,7 +44,7 @@ format: $(READY)  ## Sort imports and format the code
 venv: $(READY)  ## Only make .venv and install everything into it
 
 clean:  ## Remove .venv, caches and the demo
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo fuzz
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made once, and again when the pins or the project's own requirements change.

@@ -16,7 +16,7 @@ from typing import Any
 
 from utgrec.catalog import Domain
 from utgrec.config import to_dict
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain
 from utgrec.evaluation import evaluate
 from utgrec.evaluation.baselines import FitInput, find_family, tune
 
@@ -62,7 +62,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     domain = Domain.open(options.domain)
     given = FitInput(
-        domain, leave_one_out(domain), not options.keep_seen, options.seed, options.work
+        domain, split_domain(domain), not options.keep_seen, options.seed, options.work
     )
     records = [measure(given, name, options.budget, options.set) for name in options.families]
     json.dump(records, sys.stdout, indent=1)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.neighbours import find_neighbours
-from utgrec.data.split import Split, leave_one_out
+from utgrec.data.split import Split, split_domain
 from utgrec.evaluation.baselines import FitInput
 from utgrec.evaluation.baselines.residual_codes import residual_kmeans
 from utgrec.evaluation.baselines.text_vectors import topic_vectors
@@ -82,7 +82,7 @@ def closed_forms(given: FitInput) -> dict[str, Callable[[], npt.NDArray[np.float
 
 def recommend(domain: Domain, codes: Path, work: Path, seed: int) -> dict[str, float]:
     """Figures of the recipe's recommender on some codes."""
-    split, config = leave_one_out(domain), tiny_recommender(seed)
+    split, config = split_domain(domain), tiny_recommender(seed)
     validator = make_validator(ValidationConfig(), max_items=config.max_items, exclude_seen=True)
     train_recommender([domain], [codes], config, work, validator=validator)
     model, vocabulary, _ = read_recommender(work)
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     domain = Domain.open(arguments.domain)
-    split = leave_one_out(domain)
+    split = split_domain(domain)
     given = FitInput(domain, split, True, arguments.seed, arguments.work)
     folders = {"learned": arguments.learned}
     for name, vectors in closed_forms(given).items():

@@ -19,7 +19,7 @@ from torch import Tensor
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.marketplace import MarketplaceConfig, Oracle, write_marketplace
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain
 from utgrec.recommender.histories import CodedDomain, newest_codes
 from utgrec.recommender.prefixes import PrefixBatch, PrefixBatches
 from utgrec.recommender.t5 import T5Recommender, T5Sizes
@@ -85,7 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folders = write_marketplace(arguments.work, MarketplaceConfig())
     domains = [Domain.open(folder) for folder in folders]
-    coded = [CodedDomain(d.name, true_codes(d), leave_one_out(d)) for d in domains]
+    coded = [CodedDomain(d.name, true_codes(d), split_domain(d)) for d in domains]
     vocabulary = Vocabulary(
         root_size=64, leaf_size=64, code_length=3, domains=tuple(d.name for d in domains)
     )

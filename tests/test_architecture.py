@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 # From the ground up: a part imports only from lines above its own, and from itself.
 TIERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("config", "progress"),
+    ("config", "exchange", "progress"),
     ("storage",),
     ("catalog", "stages"),
     ("data", "training"),
@@ -43,13 +43,16 @@ TIER = {part: height for height, parts in enumerate(TIERS) for part in parts}
 PUBLIC = {
     "utgrec": {"Domain", "ItemTokenizer", "UTGRecError", "load"},
     "utgrec.data": set(),
+    "utgrec.data.cleaning": set(),
     "utgrec.data.marketplace": {
         "BehaviourConfig",
         "MarketplaceConfig",
         "Oracle",
         "write_marketplace",
     },
+    "utgrec.data.pictures": set(),
     "utgrec.tokenizer": set(),
+    "utgrec.tokenizer.families": set(),
     "utgrec.training": set(),
     "utgrec.recommender": set(),
     "utgrec.decoding": {
@@ -61,9 +64,11 @@ PUBLIC = {
         "Exclusions",
         "Hits",
         "ItemSet",
+        "ItemTable",
         "LeanCausal",
         "LeanT5",
         "ListColumn",
+        "MixedSearch",
         "SelectiveModel",
         "Step",
         "T5State",
@@ -71,6 +76,7 @@ PUBLIC = {
         "exact_causal_scores",
         "exact_scores",
         "make_beam_model",
+        "make_search",
     },
     "utgrec.evaluation": {
         "Comparison",
@@ -111,8 +117,9 @@ PUBLIC = {
         "compare",
         "read_plan",
     },
-    "utgrec.report": {"write_comparison", "write_report"},
+    "utgrec.report": {"write_card", "write_comparison", "write_report"},
     "utgrec.serving": set(),
+    "utgrec.serving.users": set(),
     "utgrec.commands": set(),
 }
 
@@ -327,6 +334,11 @@ def forbidden(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, called.id
             elif isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
                 whole = f"{called.value.id}.{called.attr}"
+                if whole == "torch.load" and any(
+                    word.arg == "weights_only" and getattr(word.value, "value", None) is True
+                    for word in node.keywords
+                ):
+                    continue  # reads weights and runs nothing
                 if whole in ("torch.load", "torch.save", "np.load", "numpy.load", "builtins.eval"):
                     yield node.lineno, whole
 
@@ -348,6 +360,7 @@ def test_what_is_forbidden_is_found():
         def f(x):
             print(x)
             torch.load(x)
+            torch.load(x, weights_only=True)  # that one, too
             model.eval()  # that one is fine
             return eval(x)
     """

@@ -19,7 +19,7 @@ import utgrec
 from utgrec import recipes, storage
 from utgrec.cli import app
 from utgrec.commands import frame, prepare
-from utgrec.commands.prepare import parse_columns
+from utgrec.commands.prepare_options import parse_columns
 from utgrec.commands.views import codes_warning
 from utgrec.errors import BadConfig, UTGRecError
 
@@ -151,6 +151,7 @@ def test_the_commands():
         "catalog list",
         "catalog activate",
         "catalog rollback",
+        "catalog prune",
         "serve",
         "key add",
     }

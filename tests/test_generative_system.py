@@ -23,7 +23,7 @@ from utgrec.evaluation.protocol import evaluate
 from utgrec.evaluation.stage import evaluate_domain
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
 from utgrec.recommender.t5 import T5Recommender, T5Sizes
-from utgrec.recommender.train import read_recommender
+from utgrec.recommender.train import read_memory, read_recommender
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.runs import RunFolder, run_recipe
 from utgrec.tokenizer.codes import read_codes
@@ -189,6 +189,7 @@ class TestStage:
             coded.codes,
             max_items=config.max_items,
             decoding=mini_recipe().decoding,
+            memory=read_memory(run.folder.recommender),
         )
         result = evaluate(
             system, leave_one_out(run.domain), part="test", item_count=60, exclude_seen=True

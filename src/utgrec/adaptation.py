@@ -11,6 +11,7 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import fingerprint, from_dict, require
 from utgrec.errors import InputError, MissingStage, SettingsMismatch
+from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import make_validator
 from utgrec.progress import Progress, silent
 from utgrec.recipes import Recipe, reduced
@@ -30,7 +31,7 @@ from utgrec.runs import (
 from utgrec.tokenizer.codes import assign_domain
 from utgrec.tokenizer.lend import lend_tokenizer
 from utgrec.tokenizer.pretrained import STAGE as TOKENIZER
-from utgrec.tokenizer.pretrained import TokenizerConfig, different_network
+from utgrec.tokenizer.settings import TokenizerConfig, different_network
 from utgrec.tokenizer.train import train_tokenizer
 
 
@@ -76,6 +77,12 @@ def adapt_run(
             folder.recommender,
             validator=make_validator(
                 plan.recipe.validation,
+                max_items=settings.max_items,
+                exclude_seen=plan.recipe.exclude_seen,
+            ),
+            calibrator=make_calibrator(
+                plan.recipe.validation,
+                plan.recipe.decoding,
                 max_items=settings.max_items,
                 exclude_seen=plan.recipe.exclude_seen,
             ),
@@ -145,7 +152,16 @@ def plan_adaptation(
                 f"{base} has other codes than are asked for ({'; '.join(differs)}); pre-train with "
                 "these settings, or adapt with the regime 'from-scratch'"
             )
-    if recipe.adapt.what.base_recommender:
+    what, cut = recipe.adapt.what, domain.split.valid_from
+    if cut is not None and (what.base_tokenizer or what.base_recommender):
+        before = recommender.facts.get("trained_before")
+        if before is None or before > cut:
+            raise SettingsMismatch(
+                f"{base} was trained by the split {recommender.facts.get('split', 'leave-one-out')}"
+                f", so it may know what is the future for {domain.name} ({domain.split.words}); "
+                "pre-train on domains with the same split, or adapt with the regime 'from-scratch'"
+            )
+    if what.base_recommender:
         read_vocabulary(source.recommender).with_domain(domain.name)
     mark = fingerprint([tokenizer.fingerprint, recommender.fingerprint])
     return RunPlan(recipe, {domain.name: where}, Base(base, mark, met))

@@ -6,10 +6,11 @@ index), `interactions.parquet` (user, item, timestamp; sorted by user, time, sou
 """
 
 import dataclasses
+import datetime
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,54 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from utgrec import storage
-from utgrec.errors import CorruptFile, UnknownItem
+from utgrec.config import from_dict, require, to_dict
+from utgrec.errors import BadConfig, CorruptFile, UnknownItem
 
 DOMAIN_MANIFEST = "domain.json"
+SPLIT_FILE = "split.json"
 CORE_COLUMNS = ("item_id", "title", "text", "image")
 
+SplitKind = Literal["leave-one-out", "global-time"]
+
 Ints = npt.NDArray[np.integer[Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitRule:
+    """How a domain's interactions are divided; everything that learns or measures obeys it."""
+
+    kind: SplitKind = "leave-one-out"
+    """leave-one-out: each user's last item is test, the one before validation. global-time: what
+    comes before `valid_from` trains, whoever did it."""
+    valid_from: int | None = None
+    """global-time: interactions from this time on do not train (ms since 1970)."""
+    test_from: int | None = None
+    """global-time: interactions from this time on are test (ms since 1970)."""
+
+    def __post_init__(self) -> None:
+        kinds, cuts = get_args(SplitKind), (self.valid_from, self.test_from)
+        require(self.kind in kinds, f"split is {self.kind!r}; it is one of {', '.join(kinds)}")
+        if self.kind == "leave-one-out":
+            require(cuts == (None, None), f"leave-one-out has no points in time, got {cuts}")
+        else:
+            whole = all(isinstance(cut, int) and not isinstance(cut, bool) for cut in cuts)
+            require(
+                whole and cuts[0] < cuts[1],  # type: ignore[operator]
+                f"a global-time split needs valid_from before test_from (ms), got {cuts}",
+            )
+
+    @property
+    def words(self) -> str:
+        """The rule in words, for reports."""
+        if self.kind == "leave-one-out":
+            return "leave-one-out: last item test, the one before validation"
+        return (
+            f"global time: training before {_moment(self.valid_from)}, "
+            f"test from {_moment(self.test_from)}"
+        )
+
+
+LEAVE_ONE_OUT = SplitRule()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,6 +186,7 @@ class Domain:
         timestamps: npt.NDArray[np.int64],
         folder: Path | None = None,
         manifest: storage.Manifest | None = None,
+        split: SplitRule = LEAVE_ONE_OUT,
     ) -> None:
         self.name = name
         self.catalog = catalog
@@ -152,6 +196,7 @@ class Domain:
         self.timestamps = timestamps  # (interactions,), milliseconds since 1970
         self.folder = folder
         self.manifest = manifest
+        self.split = split
 
     @property
     def user_count(self) -> int:
@@ -199,6 +244,7 @@ class Domain:
             timestamps=interactions.column("timestamp").to_numpy(),
             folder=folder,
             manifest=manifest,
+            split=_read_split(folder, manifest),
         )
 
 
@@ -213,18 +259,22 @@ def write_domain(
     inputs: dict[str, str],
     facts: dict[str, Any],
     rejected: pa.Table | None = None,
+    split: SplitRule = LEAVE_ONE_OUT,
 ) -> storage.Manifest:
     """Write the tables of a domain into `folder` (a temporary one), the manifest last.
 
     `items` needs item_id, title, text, image; `interactions` needs user (int32), item (int32) and
     timestamp (int64, ms), sorted by user, then time, then source order. Images are already there.
-    `facts` gets the name and the counts added.
+    `facts` gets the name, the counts and the split added. A split by time is also a file of its
+    own: its hash makes the same log with another split another domain, for all that reads it.
     """
     pq.write_table(items, folder / "items.parquet", compression="zstd")
     pq.write_table(pa.table({"user_id": user_ids}), folder / "users.parquet", compression="zstd")
     pq.write_table(interactions, folder / "interactions.parquet", compression="zstd")
     if rejected is not None and rejected.num_rows:
         pq.write_table(rejected, folder / "rejected.parquet", compression="zstd")
+    if split != LEAVE_ONE_OUT:
+        storage.write_json(folder / SPLIT_FILE, to_dict(split))
     counts = {
         "users": len(user_ids),
         "items": items.num_rows,
@@ -237,6 +287,42 @@ def write_domain(
         stage="domain",
         config=config,
         inputs=inputs,
-        facts={"name": name, "counts": counts, **facts},
+        facts={
+            "name": name,
+            "counts": counts,
+            **facts,
+            "split": {**facts.get("split", {}), **to_dict(split), "words": split.words},
+        },
         name=DOMAIN_MANIFEST,
     )
+
+
+def _read_split(folder: Path, manifest: storage.Manifest) -> SplitRule:
+    """The split of a domain folder; one that tells none is leave-one-out."""
+    told = manifest.facts.get("split", {})
+    kept: dict[str, Any] = {}
+    if SPLIT_FILE in manifest.files:
+        kept = storage.read_json(storage.check_file(folder, manifest, SPLIT_FILE))
+    try:
+        rule = from_dict(SplitRule, kept)
+        same = rule == from_dict(
+            SplitRule, {name: told[name] for name in kept or () if name in told}
+        )
+        if same and told.get("kind", rule.kind) == rule.kind:
+            return rule
+    except (BadConfig, TypeError, AttributeError) as error:
+        raise CorruptFile(
+            f"{folder} tells no split that can be ({error}); make it again"
+        ) from error
+    raise CorruptFile(
+        f"{folder}: {DOMAIN_MANIFEST} tells another split than {SPLIT_FILE}; a split is not "
+        "changed by hand, derive a domain with `utgrec prepare split`"
+    )
+
+
+def _moment(ms: int | None) -> str:
+    """A time in words; positions of simulated or bare logs stay numbers."""
+    if ms is None or not 0 <= ms < 253_402_300_800_000:  # the year 10000
+        return str(ms)
+    moment = datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

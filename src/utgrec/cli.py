@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 import utgrec
-from utgrec.commands import catalog, compare, prepare, runs, serve, stages, transfer
+from utgrec.commands import (
+    card,
+    catalog,
+    clean,
+    compare,
+    images,
+    prepare,
+    prepare_sources,
+    recommend,
+    runs,
+    serve,
+    stages,
+    transfer,
+)
 
 app = typer.Typer(
     name="utgrec", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -37,9 +50,13 @@ def options(
 
 
 runs.add_to(app)
+recommend.add_to(app)
 compare.add_to(app)
 transfer.add_to(app)
-prepare.add_to(app)
+prepare_sources.add_to(app, prepare.add_to(app))
+images.add_to(app)
+clean.add_to(app)
+card.add_to(app)
 stages.add_to(app)
 catalog.add_to(app)
 serve.add_to(app)

@@ -47,6 +47,30 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
         raise BadConfig(f"{cls.__name__}: {error}") from error
 
 
+def require_types(config: Any) -> None:
+    """Refuse values whose type is not the field's: a file can hold anything.
+
+    A whole number is fine where a float is asked; true and false are no numbers.
+    """
+    hints = typing.get_type_hints(type(config))
+    require_value_types(type(config), {name: getattr(config, name) for name in hints})
+
+
+def require_value_types(cls: type, values: dict[str, Any]) -> None:
+    """The same for values from a file, before a configuration is made of them; a list is a tuple.
+
+    Names that the class does not have are left to `from_dict`.
+    """
+    hints = typing.get_type_hints(cls)
+    for name, given in values.items():
+        hint = hints.get(name, Any)
+        if dataclasses.is_dataclass(hint) and isinstance(given, dict):
+            require_value_types(typing.cast(type, hint), given)
+            continue
+        value = tuple(given) if isinstance(given, list) else given
+        require(_fits(value, hint), f"{cls.__name__}: {name} must be {_words(hint)}, got {given!r}")
+
+
 def fingerprint(value: Any) -> str:
     """SHA-256 (hex) of a JSON value; the same for the same content whatever the key order."""
     text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -91,3 +115,36 @@ def _chosen(options: list[Any], value: Any) -> Any:
         f"settings {', '.join(sorted(value))} must be those of either {names}, without the others",
     )
     return fitting[0]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            isinstance(key, str) and _fits(entry, arguments[1]) for key, entry in value.items()
+        )
+    if origin is typing.Literal:
+        return value in arguments
+    if hint in (int, float):
+        allowed = (int,) if hint is int else (int, float)
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _words(hint: Any) -> str:
+    """A type as people say it."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_words(option) for option in arguments if option is not type(None))
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin is tuple:
+        return f"a list, each entry {_words(arguments[0])}"
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    return "a table" if origin is dict else names.get(hint, f"a {getattr(hint, '__name__', hint)}")

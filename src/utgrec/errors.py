@@ -13,16 +13,37 @@ UTGRecError
 │   ├── SettingsMismatch   finished, but with other settings or from other input
 │   └── CorruptFile        a file is not the one its manifest names
 ├── Overloaded             more requests than can be answered in time; try again later
+├── Unavailable            a service that is needed does not answer
 ├── TrainingError          training cannot go on (a loss that is not finite)
+├── WorkerDied             a process that prepares items ended before it was done
 ├── CellFailed             cells of a comparison failed; all others are kept
 └── MissingDependency      an optional package is needed; the message names its pip line
 
 A message names the value received, the rule, and the next step.
 """
 
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+
+class FieldError(NamedTuple):
+    """One field of a request that cannot be used."""
+
+    field: str  # where it is, such as history.3
+    value: str
+    rule: str  # what it must be
+
 
 class UTGRecError(Exception):
     """The base of every error that UTGRec raises on purpose."""
+
+    fields: tuple[FieldError, ...] = ()
+    """What exactly was wrong, if the error is about fields of a request."""
+
+    def about(self, fields: Iterable[FieldError]) -> Self:
+        """The same error, which also names fields."""
+        self.fields = tuple(fields)
+        return self
 
 
 class InputError(UTGRecError):
@@ -77,8 +98,16 @@ class Overloaded(UTGRecError):
         self.retry_after_s = retry_after_s
 
 
+class Unavailable(UTGRecError):
+    """A service that is needed does not answer, such as a database."""
+
+
 class TrainingError(UTGRecError):
     """Training cannot go on."""
+
+
+class WorkerDied(UTGRecError):
+    """A process that prepares items ended before it was done."""
 
 
 class CellFailed(UTGRecError):

@@ -10,7 +10,7 @@ from utgrec.catalog import Catalog, Item
 from utgrec.config import require
 from utgrec.errors import InputError
 from utgrec.evaluation.generative import GenerativeSystem
-from utgrec.recommender.train import read_recommender
+from utgrec.recommender.train import read_memory, read_recommender
 from utgrec.runs import RunFolder, read_plan
 from utgrec.tokenizer.codes import read_codes
 
@@ -19,7 +19,7 @@ class Recommendation(NamedTuple):
     """One recommended item."""
 
     item: Item
-    score: float  # log-probability of the item's codes
+    score: float  # log-probability of the item
 
 
 class LoadedRun:
@@ -89,5 +89,6 @@ def load(run: str | Path, domain: str | None = None) -> LoadedRun:
         coded.codes,
         max_items=config.max_items,
         decoding=plan.recipe.decoding,
+        memory=read_memory(folder.recommender),
     )
     return LoadedRun(coded.catalog, system, name)

@@ -82,7 +82,7 @@ def demo(seed: int = 0) -> Recipe:
     base = tiny(seed)
     tokenizer = dataclasses.replace(
         base.tokenizer,
-        backbone=dataclasses.replace(base.tokenizer.backbone, vocabulary=1024, layers=3),
+        backbone=TinyBackboneConfig(vocabulary=1024, layers=3, seed=seed),
         quantizer=dataclasses.replace(
             base.tokenizer.quantizer, root_size=64, leaf_size=128, revive_every=25
         ),

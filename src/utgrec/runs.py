@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict, require, to_dict
+from utgrec.data.split import check_one_split
 from utgrec.errors import InputError, MissingStage, SettingsMismatch
+from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import make_validator
 from utgrec.evaluation.stage import evaluate_domain
 from utgrec.progress import Progress, silent
@@ -90,6 +92,7 @@ def train_run(
     """All stages of a recipe but the evaluation; otherwise like `run_recipe`."""
     opened = [Domain.open(folder) for folder in domains]
     check_names(opened)
+    check_one_split(opened)
     folder = RunFolder(out)
     write_plan(folder, RunPlan(recipe, {d.name: f for d, f in zip(opened, domains, strict=True)}))
     done = {"tokenizer": train_tokenizer(opened, recipe.tokenizer, folder.tokenizer, progress)}
@@ -101,12 +104,19 @@ def train_run(
         max_items=recipe.recommender.max_items,
         exclude_seen=recipe.exclude_seen,
     )
+    calibrator = make_calibrator(
+        recipe.validation,
+        recipe.decoding,
+        max_items=recipe.recommender.max_items,
+        exclude_seen=recipe.exclude_seen,
+    )
     done["recommender"] = train_recommender(
         opened,
         [folder.codes(domain.name) for domain in opened],
         recipe.recommender,
         folder.recommender,
         validator=validator,
+        calibrator=calibrator,
         progress=progress,
     )
     return done

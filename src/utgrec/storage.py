@@ -13,11 +13,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import utgrec
+from utgrec import exchange
 from utgrec.config import fingerprint
 from utgrec.errors import CorruptFile, FormatVersionError, MissingStage, StorageError
 
@@ -97,27 +98,44 @@ def read_json(path: Path) -> Any:
 def new_folder(final: Path) -> Iterator[Path]:
     """A temporary folder beside `final`, renamed to it when the block ends without an error.
 
-    An existing `final` is replaced. What a killed run left behind is tidied up first: its partial
-    folder is removed, and a folder that it had just moved aside is put back.
+    An existing `final` is replaced: where the system can (Linux, macOS) in one step, so that there
+    is the old or the new one at any moment. What a killed run left behind is tidied up first.
     """
     final = Path(os.path.abspath(final))
     final.parent.mkdir(parents=True, exist_ok=True)
-    aside = final.parent / f".{final.name}.replaced"
-    if aside.exists() and not final.exists():
-        os.replace(aside, final)
-    shutil.rmtree(aside, ignore_errors=True)
-    for stale in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
-        shutil.rmtree(stale, ignore_errors=True)
+    recover(final)
+    tidy(final)
+    aside = _aside(final)
     partial = final.parent / f".{final.name}.{os.getpid()}.partial"
     partial.mkdir()
     try:
         yield partial
-        if final.exists():
+        if not final.exists():
+            os.replace(partial, final)
+        elif not exchange.swap(partial, final):
             os.replace(final, aside)
-        os.replace(partial, final)
-        shutil.rmtree(aside, ignore_errors=True)
+            os.replace(partial, final)
+            shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def recover(final: Path) -> None:
+    """Put a folder back that a killed run had just moved aside to replace it."""
+    aside = _aside(Path(os.path.abspath(final)))
+    if aside.exists() and not final.exists():
+        os.replace(aside, final)
+
+
+def tidy(final: Path) -> None:
+    """Remove what killed runs left beside a folder that they made or replaced."""
+    shutil.rmtree(_aside(final), ignore_errors=True)
+    for stale in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def _aside(final: Path) -> Path:
+    return final.parent / f".{final.name}.replaced"
 
 
 def write_manifest(
@@ -129,12 +147,21 @@ def write_manifest(
     facts: dict[str, Any] | None = None,
     measured: dict[str, float] | None = None,
     name: str = MANIFEST,
+    known: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Hash every file in `folder` and write the manifest, last and atomically."""
-    files = {
-        path.relative_to(folder).as_posix(): hash_file(path)
+    """Hash every file in `folder` and write the manifest, last and atomically.
+
+    Files whose SHA-256 is already known, by relative path, are not read again.
+    """
+    known = known or {}
+    names = {
+        path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.startswith(".") and path != folder / name
+    }
+    files = {
+        relative: known[relative] if relative in known else hash_file(path)
+        for relative, path in names.items()
     }
     manifest = Manifest(
         stage=stage,

@@ -62,6 +62,8 @@ def test_a_file_is_read_and_folders_are_relative_to_it(tmp_path):
         (("seeds = [0, 1]", "seed = 1"), "no setting seed; it has"),
         (("seeds = [0, 1]", 'exclude_seen = "yes"'), "exclude_seen must be true or false"),
         (("seeds = [0, 1]", "budget = 0"), "budget must be at least 1, got 0"),
+        (("seeds = [0, 1]", "budgets = { itemknn = 0 }"), "budget of 'itemknn' must be at least 1"),
+        (("seeds = [0, 1]", "budgets = { als = 9 }"), "family 'als', which no system"),
         (("seeds = [0, 1]", 'groups = ["colour"]'), "no group colour; there are popularity"),
         (("seeds = [0, 1]", 'groups = ["cold", "cold"]'), "groups must all be different"),
         (("cold_share = 0.1", "cold_share = 1"), "cold_share of shops/a must be in"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from utgrec.catalog import Domain
+from utgrec.data.cleaning.findings import find
 from utgrec.data.prepare import TableOptions, prepare_table
 from utgrec.data.split import leave_one_out
 from utgrec.data.summary import summarise
@@ -37,6 +38,10 @@ def test_exact_counts(
     assert all(domain.catalog.texts)
     users = np.repeat(np.arange(domain.user_count), np.diff(domain.offsets))
     assert (np.diff(domain.timestamps)[np.diff(users) == 0] >= 0).all()
+    found = find(domain)
+    assert found.duplicate_events == found.markup_texts == found.boilerplate_items == 0
+    # People of MovieLens rate many films at one sitting; the other logs have no points in time.
+    assert (found.burst_events, found.fast_users) == ((23_640, 500) if name == "movies" else (0, 0))
     if name == "movies":
         assert manifest.facts["counts"]["items_with_image"] == 4_874
         assert manifest.facts["time"]["unit"] == "s"

@@ -13,7 +13,8 @@ from shop_files import write_rows
 from utgrec.data import table as tables
 from utgrec.data.columns import INTERACTION_ROLES, ITEM_ROLES, find_columns, words_of
 from utgrec.data.rejects import Rejects
-from utgrec.data.table import INTERACTION_NAMES, ITEM_NAMES, column_names, find_table, read_table
+from utgrec.data.table import column_names, read_table
+from utgrec.data.table_files import INTERACTION_NAMES, ITEM_NAMES, find_table
 from utgrec.errors import BadTable
 
 FILES = ["t.csv", "t.tsv", "t.csv.gz", "t.jsonl", "t.ndjson.gz", "t.json", "t.parquet", "T.CSV"]

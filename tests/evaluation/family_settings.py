@@ -9,12 +9,12 @@ from utgrec.evaluation.baselines.sequence_config import BERT4RecConfig, SASRecCo
 from utgrec.evaluation.baselines.tiger import (
     KMeansTigerConfig,
     RQVAETigerConfig,
+    tiger_recommender,
 )
 from utgrec.evaluation.generative import DecodingConfig, ValidationConfig
 from utgrec.evaluation.itemknn import ItemKNNConfig
-from utgrec.recommender.train import tiny_recommender
 
-_BASE = tiny_recommender()
+_BASE = tiger_recommender()
 _RECOMMENDER = dataclasses.replace(
     _BASE,
     batch_size=32,

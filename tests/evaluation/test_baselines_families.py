@@ -240,5 +240,5 @@ def test_settings_outside_their_range_are_refused():
 def test_the_split_of_another_domain_is_refused(shop, tmp_path):
     given = fit_input(shop, tmp_path)
     wrong = leave_one_out(shop)._replace(test=given.split.valid)
-    with pytest.raises(InputError, match="not the leave-one-out of domain 'fruit'"):
+    with pytest.raises(InputError, match="the split is not that of domain 'fruit'"):
         FAMILIES["tiger"].fit(given._replace(split=wrong), SMALL["tiger"])

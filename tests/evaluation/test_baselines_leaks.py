@@ -104,13 +104,13 @@ def test_a_leak_is_caught(family, part, shops, tmp_path, monkeypatch):
     if family.name.startswith("tiger"):
         # TIGER splits the domain itself, so the leak has to be planted where that is done.
         leaky = family
-        own = recommender_training.leave_one_out
+        own = recommender_training.split_domain
 
         def leave_nothing_out(domain):
             split = own(domain)
             return split._replace(train=domain.items, offsets=domain.offsets)
 
-        monkeypatch.setattr(recommender_training, "leave_one_out", leave_nothing_out)
+        monkeypatch.setattr(recommender_training, "split_domain", leave_nothing_out)
     other = shops.other_both if part == "valid" else shops.other_test
     with pytest.raises(AssertionError, match="Arrays are not equal"):
         assert_equal_fits(leaky, SMALL[family.name], shops.base, other, tmp_path)

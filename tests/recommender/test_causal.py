@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from utgrec.errors import BadConfig
-from utgrec.recommender.causal import CausalRecommender, CausalSizes, WindowBatch
+from utgrec.recommender.causal import (
+    CausalRecommender,
+    CausalSizes,
+    RankingConfig,
+    WindowBatch,
+)
+from utgrec.recommender.item_vectors import item_keys, token_bits
 from utgrec.recommender.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("a", "b"))
@@ -18,6 +24,7 @@ SIZES = CausalSizes(
 def make(**changes) -> CausalRecommender:
     """A model in which every weight matters, dropout off."""
     torch.manual_seed(0)
+    changes = {"known": known_keys(), "ranking": RankingConfig(hidden_share=0.0), **changes}
     model = CausalRecommender(SIZES, VOCABULARY, **changes)
     with torch.no_grad():  # norms and biases start equal
         for parameter in model.parameters():
@@ -29,6 +36,13 @@ def draw_items(windows: int, length: int, seed: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, 8, (windows, length, 3), generator=generator)
     return VOCABULARY.to_tokens(codes)
+
+
+def known_keys() -> torch.Tensor:
+    """Keys of all items that the tests draw, in domain a."""
+    drawn = torch.cat([draw_items(rows, 6).flatten(0, 1) for rows in (2, 3, 4)])
+    drawn = torch.cat([drawn, *(draw_items(rows, 5).flatten(0, 1) for rows in (2, 3, 4))])
+    return item_keys(domains(len(drawn)), drawn, token_bits(VOCABULARY))
 
 
 def domains(windows: int) -> torch.Tensor:
@@ -74,7 +88,7 @@ class TestLoss:
         """One pass over windows = one prediction per target, computed one by one."""
         model, items = make().eval(), draw_items(3, 5)
         targets = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 0, 0], [0, 1, 1, 1, 0]]).bool()
-        losses = model(WindowBatch(domains(3), items, targets))
+        losses = model(WindowBatch(domains(3), domains(3), items, targets))
         alone = []
         for row, place in targets.nonzero().tolist():
             state = model.read(domains(1), items[row : row + 1, :place])[:, -1]
@@ -82,21 +96,22 @@ class TestLoss:
             logits = model.head(model.write(state, wanted[None, :-1]))[0]
             alone.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
         each = torch.stack(alone).mean(dim=0)
-        torch.testing.assert_close(losses["loss"], each.mean())
+        torch.testing.assert_close(losses["codes"], each.mean())
+        torch.testing.assert_close(losses["loss"], losses["codes"] + losses["ranking"])
         for position in range(3):
             torch.testing.assert_close(losses[f"code_{position + 1}"], each[position])
 
     def test_what_lies_beyond_a_window_changes_nothing(self) -> None:
         model, items = make().eval(), draw_items(2, 5)
         targets = torch.tensor([[1, 1, 1, 0, 0], [0, 1, 1, 0, 0]]).bool()
-        longer = model(WindowBatch(domains(2), items, targets))["loss"]
-        cut = model(WindowBatch(domains(2), items[:, :3], targets[:, :3]))["loss"]
+        longer = model(WindowBatch(domains(2), domains(2), items, targets))["loss"]
+        cut = model(WindowBatch(domains(2), domains(2), items[:, :3], targets[:, :3]))["loss"]
         torch.testing.assert_close(longer, cut)
 
     def test_gradient_reaches_every_weight(self) -> None:
         model = make().train()
         targets = torch.ones(2, 5, dtype=torch.bool)
-        model(WindowBatch(domains(2), draw_items(2, 5), targets))["loss"].backward()
+        model(WindowBatch(domains(2), domains(2), draw_items(2, 5), targets))["loss"].backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
@@ -104,7 +119,9 @@ class TestLoss:
         torch.manual_seed(0)
         sizes = CausalSizes(width=16, heads=2, feed_forward=32, dropout=0.5)
         model = CausalRecommender(sizes, VOCABULARY, label_smoothing=0.3)
-        batch = WindowBatch(domains(2), draw_items(2, 5), torch.ones(2, 5, dtype=torch.bool))
+        batch = WindowBatch(
+            domains(2), domains(2), draw_items(2, 5), torch.ones(2, 5, dtype=torch.bool)
+        )
         model.eval()
         assert model(batch)["loss"] == model(batch)["loss"]
         model.train()
@@ -123,7 +140,7 @@ class TestLoss:
         targets[:, 0] = False  # any item may be the first
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for _ in range(150):
-            loss = model(WindowBatch(domains(4), items, targets))["loss"]
+            loss = model(WindowBatch(domains(4), domains(4), items, targets))["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -202,7 +202,7 @@ class TestUnnamed:
         items, targets = torch.zeros(500, 2, 3, dtype=torch.int64), torch.ones(500, 2).bool()
 
         def batches(number):
-            return WindowBatch(domains, items, targets)
+            return WindowBatch(domains, domains, items, targets)
 
         after = leave_unnamed(batches, self.VOCABULARY, 0.3, seed=0)(3)
         changed = after.domains != domains

@@ -21,7 +21,9 @@ from utgrec.errors import (
 )
 from utgrec.serving.changes import CatalogEditor
 from utgrec.serving.drift import report_drift
-from utgrec.serving.generations import GenerationStore, Rows
+from utgrec.serving.generations import GenerationStore
+from utgrec.serving.pruning import prune
+from utgrec.serving.rows import Rows
 
 NAMES = [f"i{number}" for number in range(12)]
 
@@ -203,11 +205,11 @@ class TestLaws:
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(["add", "remove", "replace", "rollback", "activate"]),
+                st.sampled_from(["add", "remove", "replace", "rollback", "activate", "prune"]),
                 st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True),
                 st.booleans(),
             ),
-            max_size=6,
+            max_size=8,
         )
     )
     def test_any_sequence_of_changes(self, tmp_path_factory, steps):
@@ -238,6 +240,14 @@ class TestLaws:
                 elif what == "rollback":
                     current = store.rollback()
                     continue
+                elif what == "prune":
+                    done = prune(store, numbers[0] + 1)
+                    needed = {1, current, versions[current][1] or 1, max(versions)}
+                    assert needed <= set(done.kept) == set(store.numbers)
+                    assert set(sorted(versions)[-numbers[0] - 1 :]) <= set(done.kept)
+                    assert {*done.kept, *done.generations} == set(versions)
+                    versions = {number: versions[number] for number in done.kept}
+                    continue
                 else:
                     store.activate(numbers[0])
                     current = numbers[0]
@@ -247,7 +257,7 @@ class TestLaws:
                     "add": bool(live & set(ids)),
                     "remove": not set(ids) <= live,
                     "replace": not set(ids) <= live,
-                    "rollback": versions[current][1] is None,
+                    "rollback": versions[current][1] not in versions,
                     "activate": numbers[0] not in versions,
                 }
                 assert refused[what]

@@ -14,11 +14,15 @@ from small_shops import FakeCoder
 
 from utgrec.serving.changes import CatalogEditor
 from utgrec.serving.generations import GenerationStore
+from utgrec.serving.pruning import prune
+
+CHANGES = ("add", "replace", "remove", "activate", "rollback", "prune")
+BEFORE = [*(f"i{number}" for number in range(6)), "older", "old"]
 
 
 @pytest.fixture(scope="module")
 def attempts(tmp_path_factory):
-    """Every process that was killed, and the one that was not."""
+    """Change → every process that was killed at it, and the one that was not."""
     here = Path(__file__).parent
     folder = tmp_path_factory.mktemp("killed")
     paths = [str(here), str(here.parent), *sys.path]
@@ -29,7 +33,11 @@ def attempts(tmp_path_factory):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    found = {}
+    for line in done.stdout.splitlines():
+        attempt = json.loads(line)
+        found.setdefault(attempt["change"], []).append(attempt)
+    return found
 
 
 def live(store):
@@ -38,29 +46,60 @@ def live(store):
     return [i for i, on in zip(generation.catalog.item_ids, rows.live, strict=True) if on]
 
 
-def test_every_moment_was_tried(attempts):
-    assert [attempt["killed"] for attempt in attempts] == [True] * (len(attempts) - 1) + [False]
-    assert len(attempts) > 10
+def title(store, item_id):
+    catalog = store.open().catalog
+    return catalog[catalog.index_of(item_id)].title if item_id in catalog else None
 
 
-def test_the_last_complete_generation_serves_and_the_change_can_be_done_again(attempts):
-    before = [*(f"i{number}" for number in range(6)), "old"]
-    served = []
-    for attempt in attempts:
-        run = Path(attempt["run"])
-        store = GenerationStore(run)
-        found = live(store)
-        served.append(found == [*before, "new"])
-        assert found in (before, [*before, "new"])
-        assert served[-1] or not run.with_name(run.name.replace("run", "acknowledged")).exists()
-        codes = {row.tobytes() for row in store.open().rows.codes}
-        assert len(codes) == len(store.open().rows.codes)
+def acknowledged(attempt):
+    run = Path(attempt["run"])
+    return run.with_name(f"acknowledged-{run.name}").exists()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_moment_was_tried(attempts, change):
+    killed = [attempt["killed"] for attempt in attempts[change]]
+    assert killed == [True] * (len(killed) - 1) + [False]
+    least = {"add": 15, "replace": 10, "remove": 10, "activate": 3, "rollback": 3, "prune": 3}
+    assert len(killed) >= least[change]
+
+
+@pytest.mark.parametrize(
+    ("change", "is_done"),
+    [
+        ("add", lambda store: live(store) == [*BEFORE, "new"]),
+        ("replace", lambda store: title(store, "old") == "another"),
+        ("remove", lambda store: "old" not in live(store)),
+        ("activate", lambda store: store.current == 1),
+        ("rollback", lambda store: store.current == 3),
+        ("prune", lambda store: store.numbers == [1, 3, 4]),
+    ],
+)
+def test_a_change_is_done_or_not_and_what_was_answered_is_done(attempts, change, is_done):
+    done = []
+    for attempt in attempts[change]:
+        store = GenerationStore(attempt["run"])
+        done.append(is_done(store))
+        if not done[-1]:
+            assert not acknowledged(attempt)
+            assert (live(store), title(store, "old"), store.current) == (BEFORE, "old", 4)
+        codes = store.open().rows.codes
+        assert len({row.tobytes() for row in codes}) == len(codes)
+    assert done == sorted(done)  # once it is done, it stays done
+    assert done[-1] and not done[0]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_it_can_be_done_again_and_leaves_nothing_behind(attempts, change):
+    for attempt in attempts[change]:
+        store = GenerationStore(attempt["run"])
+        store.activate(max(store.numbers))
         editor = CatalogEditor(store, FakeCoder())
-        if served[-1]:
+        if "new" in live(store):
             editor.remove(["new"])
         editor.add([{"item_id": "new", "title": "new"}])
-        assert live(store) == [*before, "new"]
+        assert "new" in live(store)
+        prune(store, 1, old_s=-1)
+        assert len(store.numbers) <= 3
         hidden = {path.name for path in store.folder.rglob(".*")}
-        assert not any(name.startswith(".0000") or name.startswith(".CURRENT") for name in hidden)
-    assert served == sorted(served)  # once it serves, it serves
-    assert served[-1] and not served[0]
+        assert hidden <= {".lock"}, hidden

@@ -99,7 +99,7 @@ def test_all_parts_of_the_prompt_are_read(backbone, items):
 
 
 def test_the_prompt_by_hand(backbone, items):
-    start, picture, end = backbone.picture_tokens
+    (start,), picture, (end,) = backbone.family.picture_marks()
     prompts = build_prompts(items, np.array([0, 5]), backbone, LENGTH)
     words = [items.words[row].tolist() for row in (0, 5)]
     ask = [

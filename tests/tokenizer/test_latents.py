@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from utgrec.errors import BadConfig
-from utgrec.tokenizer.latents import LatentsConfig, PatchPCA
+from utgrec.tokenizer.latents import LATENTS_FILE, LatentsConfig, PatchPCA
 
 ALL = LatentsConfig(side=16, patch=4, channels=48)
 
@@ -59,8 +59,8 @@ def test_channels_are_white():
 
 def test_it_is_deterministic_and_survives_saving(tmp_path):
     codec, again = PatchPCA.fit(pictures(), ALL), PatchPCA.fit(pictures(), ALL)
-    codec.save(tmp_path / "x.safetensors")
-    read = PatchPCA.load(tmp_path / "x.safetensors", ALL)
+    codec.save(tmp_path)
+    read = PatchPCA.load(tmp_path / LATENTS_FILE, ALL)
     for other in (again, read):
         assert torch.equal(codec.encode(pictures()), other.encode(pictures()))
 

@@ -1,4 +1,4 @@
-"""Commands on a live catalogue: catalog add, replace, remove, list, activate, rollback."""
+"""Commands on a live catalogue: catalog add, replace, remove, list, activate, rollback, prune."""
 
 import datetime
 from pathlib import Path
@@ -118,6 +118,26 @@ def rollback(terminal: Terminal, path: RunPath, domain: DomainName = None) -> An
     return _serves(store)
 
 
+def prune(
+    terminal: Terminal,
+    path: RunPath,
+    keep: Annotated[int, typer.Option(min=1, help="Newest generations to keep.")],
+    domain: DomainName = None,
+) -> Answer:
+    """Remove old generations, and pictures that none of the others shows.
+
+    The one that serves, the one before it, the newest and the first are never removed.
+    """
+    from utgrec.serving.generations import GenerationStore
+    from utgrec.serving.pruning import prune
+
+    store = GenerationStore(path, domain)
+    done = prune(store, keep)
+    document = {"run": str(path), "domain": store.domain, **done._asdict()}
+    said = f"{len(done.generations):,} generations and {done.pictures:,} pictures removed"
+    return Answer(document, (f"{said}, {len(done.kept):,} generations kept",))
+
+
 def _change(path: Path, items: Path, domain: str | None, no_activate: bool, how: str) -> Answer:
     from utgrec.serving.changes import CatalogEditor
     from utgrec.serving.generations import GenerationStore
@@ -183,6 +203,9 @@ def add_to(app: typer.Typer) -> None:
     add_command(group, "activate", example="utgrec catalog activate runs/shop 3", uses_models=True)(
         activate
     )
+    add_command(
+        group, "prune", example="utgrec catalog prune runs/shop --keep 10", uses_models=True
+    )(prune)
     add_command(group, "rollback", example="utgrec catalog rollback runs/shop", uses_models=True)(
         rollback
     )

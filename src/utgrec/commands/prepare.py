@@ -2,18 +2,20 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from utgrec.commands import prepare_options as shared
 from utgrec.commands.frame import Answer, Terminal, add_command
 from utgrec.commands.options import DomainFolder, Out
 from utgrec.commands.views import domains_table, prepared_table
 from utgrec.errors import BadConfig
 
-# The same choices as in utgrec.data, which would load polars for `utgrec --help`.
-BadRows = Literal["error", "reject"]
-TimeUnit = Literal["auto", "position", "row", "s", "ms", "us", "ns"]
+if TYPE_CHECKING:
+    from utgrec.data.options import TableOptions
+    from utgrec.storage import Manifest
+
 SHOPS = ["kitchen", "clothing"]
 
 
@@ -22,92 +24,81 @@ def prepare_table(
     source: Annotated[
         Path, typer.Argument(help="Folder with the tables and pictures.", metavar="SRC")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Domain folder to write.", metavar="DOMAIN")],
-    name: Annotated[str, typer.Option(help="Name of the domain.", show_default="SRC's")] = "",
-    items: Annotated[
-        str | None, typer.Option(help="Table of items in SRC.", show_default="usual names")
-    ] = None,
-    interactions: Annotated[
-        str | None, typer.Option(help="Table of interactions in SRC.", show_default="usual names")
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column of a role where its usual names do not fit; ROLE= for none. Roles: "
-            "item_id, title, brand, categories, features, description, price, image, text; "
-            "user, item, timestamp. May be repeated.",
-            metavar="ROLE=NAME",
-        ),
-    ] = None,
-    text_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Further item column that belongs into the sentence. May be repeated.",
-            metavar="NAME",
-            show_default="all that hold words",
-        ),
-    ] = None,
-    no_text_columns: Annotated[
-        bool, typer.Option("--no-text-columns", help="No further column into the sentence.")
-    ] = False,
-    skip_column: Annotated[
-        list[str] | None,
-        typer.Option(help="Item column to leave out. May be repeated.", metavar="NAME"),
-    ] = None,
-    time_unit: Annotated[
-        TimeUnit, typer.Option(help="Unit of the times; row: their order in the table.")
-    ] = "auto",
-    k_core: Annotated[
-        int, typer.Option(min=1, help="Fewest interactions of a user and of an item; 1: no filter.")
-    ] = 5,
-    keep_untaken: Annotated[
-        bool | None,
-        typer.Option(
-            "--keep-untaken/--drop-untaken",
-            help="Whether items without interactions stay.",
-            show_default="kept if --k-core is 1",
-        ),
-    ] = None,
-    max_image_pixels: Annotated[
-        int, typer.Option(min=1, help="Most pixels of a picture (width × height).")
-    ] = 40_000_000,
-    bad_rows: Annotated[
-        BadRows, typer.Option(help="Rows that cannot be used: stop, or set them aside.")
-    ] = "error",
-    source_note: Annotated[
-        str, typer.Option("--source", help="Where the data come from, in words.")
-    ] = "",
-    licence: Annotated[str, typer.Option(help="Terms of use of the data, in words.")] = "",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a domain made with other settings.")
-    ] = False,
+    out: shared.DomainOut,
+    name: shared.Name = None,
+    mapping: shared.Mapping = None,
+    items: shared.ItemsFile = None,
+    interactions: shared.InteractionsFile = None,
+    column: shared.ColumnOf = None,
+    text_column: shared.TextColumn = None,
+    no_text_columns: shared.NoTextColumns = False,
+    skip_column: shared.SkipColumn = None,
+    time_unit: shared.TimeUnitOf = None,
+    time_format: shared.TimeFormat = None,
+    time_zone: shared.TimeZone = None,
+    event: shared.EventTypes = None,
+    min_weight: shared.MinWeight = None,
+    k_core: shared.KCore = None,
+    keep_untaken: shared.KeepUntaken = None,
+    split: shared.Split = None,
+    valid_share: shared.ValidShare = None,
+    test_share: shared.TestShare = None,
+    valid_from: shared.ValidFrom = None,
+    test_from: shared.TestFrom = None,
+    max_image_pixels: shared.MaxPixels = None,
+    bad_rows: shared.BadRowsOf = None,
+    source_note: shared.SourceNote = None,
+    licence: shared.Licence = None,
+    overwrite: shared.Overwrite = False,
 ) -> Answer:
     """Make a domain folder from a shop's tables of items and interactions.
 
-    Tables may be CSV, TSV, JSON lines or Parquet. Nothing is dropped in silence: what was rejected
-    or removed is counted by reason.
+    Tables may be CSV, TSV, JSON lines or Parquet, in one file or many. Nothing is dropped in
+    silence: what was rejected or removed is counted by reason.
     """
     from utgrec.data import prepare
 
     if text_column and no_text_columns:
         raise BadConfig("--text-column and --no-text-columns exclude each other; give one of them")
-    options = prepare.TableOptions(
+    given = shared.told(
         name=name,
         items_file=items,
         interactions_file=interactions,
-        columns=parse_columns(column or []),
+        columns=shared.parse_columns(column or []),
         text_columns=() if no_text_columns else tuple(text_column) if text_column else None,
-        skip_columns=tuple(skip_column or ()),
+        skip_columns=tuple(skip_column) if skip_column else None,
         time_unit=time_unit,
+        time_format=time_format,
+        time_zone=time_zone,
+        events=shared.told(types=shared.parse_events(event or []), min_weight=min_weight),
         k_core=k_core,
         keep_untaken_items=keep_untaken,
+        split=shared.split_settings(split, valid_share, test_share, valid_from, test_from),
         max_image_pixels=max_image_pixels,
         bad_rows=bad_rows,
         source=source_note,
         licence=licence,
         overwrite=overwrite,
     )
-    manifest = prepare.prepare_table(source, out, options, terminal.progress)
+    options = options_for(terminal, source, mapping, given)
+    return prepared(terminal, out, prepare.prepare_table(source, out, options, terminal.progress))
+
+
+def options_for(
+    terminal: Terminal, source: Path, mapping: Path | None, given: dict[str, Any]
+) -> "TableOptions":
+    """What was told on the command line, over what a mapping file says."""
+    from utgrec.data.options import find_mapping, merge_options, read_mapping
+
+    found = find_mapping(source, mapping)
+    if found is None:
+        return merge_options({}, given)
+    terminal.say(f"Settings of {found} are used")
+    return merge_options(read_mapping(found), given)
+
+
+def prepared(terminal: Terminal, out: Path, manifest: "Manifest") -> Answer:
+    """What a preparation answers."""
     if manifest.facts["rejected"]:
         terminal.say(f"Rejected rows and their reasons: {out / 'rejected.parquet'}")
     terminal.say(f"Next: utgrec inspect {out}")
@@ -153,25 +144,6 @@ def inspect(terminal: Terminal, folder: DomainFolder) -> Answer:
     return Answer(to_dict(summary), (render_summary(summary),))
 
 
-def parse_columns(given: list[str]) -> dict[str, str]:
-    """Role → column from ROLE=NAME texts.
-
-    Raises:
-        BadConfig: not of this form, or a role twice.
-    """
-    columns: dict[str, str] = {}
-    for text in given:
-        role, equals, name = text.partition("=")
-        if not equals or not role:
-            raise BadConfig(
-                f"--column {text!r} must be ROLE=NAME, such as item_id=asin; ROLE= for no column"
-            )
-        if role in columns:
-            raise BadConfig(f"--column gives role {role!r} twice; a role has one column")
-        columns[role] = name
-    return columns
-
-
 def simulate_shops(terminal: Terminal, out: Path, config: Any, overwrite: bool) -> list[Path]:
     """Write the shops of a MarketplaceConfig one by one, so that there is progress to see."""
     from utgrec.data.marketplace import write_marketplace
@@ -194,8 +166,8 @@ def domain_row(folder: Path) -> dict[str, Any]:
     return {"name": facts["name"], "folder": str(folder), "counts": facts["counts"]}
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the commands of this file."""
+def add_to(app: typer.Typer) -> typer.Typer:
+    """Register the commands of this file; the group `prepare`, for those of other files."""
     group = typer.Typer(no_args_is_help=True, help="Make domain folders.")
     app.add_typer(group, name="prepare")
     add_command(
@@ -205,3 +177,4 @@ def add_to(app: typer.Typer) -> None:
         group, "marketplace", example="utgrec prepare marketplace --out market --shop kitchen"
     )(prepare_marketplace)
     add_command(app, "inspect", example="utgrec inspect domains/shop")(inspect)
+    return group

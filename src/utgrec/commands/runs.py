@@ -1,4 +1,4 @@
-"""Commands on whole runs: demo, run, evaluate, report, recommend."""
+"""Commands on whole runs: demo, run, evaluate, report."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,8 @@ from utgrec.commands.prepare import domain_row, simulate_shops
 from utgrec.commands.views import (
     codes_warning,
     comparison_table,
-    recommendations_table,
     stages_table,
 )
-from utgrec.errors import BadConfig
 
 if TYPE_CHECKING:
     from utgrec.recipes import Recipe
@@ -108,58 +106,6 @@ def report(
 
     written = write_report(path, out or path / "report.html")
     return Answer({"run": str(path), "report": str(written)}, (f"report: {written}",))
-
-
-def recommend(
-    terminal: Terminal,
-    path: RunPath,
-    history: Annotated[
-        str,
-        typer.Option(help="Item ids, oldest first, separated by commas.", metavar="ID,ID"),
-    ] = "",
-    item: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="One item id as it is, also one with a comma; after those of --history. "
-            "May be repeated.",
-            metavar="ID",
-        ),
-    ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
-    domain: Annotated[
-        str | None, typer.Option(help="Domain of the run; may be left out if it has one.")
-    ] = None,
-    keep_seen: Annotated[
-        bool, typer.Option("--keep-seen", help="Items of the history may be recommended again.")
-    ] = False,
-) -> Answer:
-    """Recommend the next items after a history."""
-    from utgrec.loaded import load
-
-    item_ids = [part.strip() for part in history.split(",") if part.strip()] + (item or [])
-    if not item_ids:
-        raise BadConfig("no history was given; name items with --history ID,ID or --item ID")
-    loaded = load(path, domain)
-    found = loaded.recommend(item_ids, k, exclude_seen=not keep_seen)
-    rows = [
-        {
-            "item_id": entry.item.item_id,
-            "title": entry.item.title,
-            "score": entry.score,
-            "image": None if entry.item.image is None else str(entry.item.image),
-            "attributes": entry.item.attributes,
-        }
-        for entry in found
-    ]
-    titles = [loaded.catalog.titles[index] for index in loaded.catalog.indices_of(item_ids)]
-    shown = " → ".join(title or name for title, name in zip(titles, item_ids, strict=True))
-    document = {
-        "run": str(path),
-        "domain": loaded.domain,
-        "history": item_ids,
-        "recommendations": rows,
-    }
-    return Answer(document, (recommendations_table(f"after {shown}", rows),))
 
 
 def do_run(
@@ -285,9 +231,3 @@ def add_to(app: typer.Typer) -> None:
     )(run)
     add_command(app, "evaluate", example="utgrec evaluate runs/shop", uses_models=True)(evaluate)
     add_command(app, "report", example="utgrec report runs/shop --out shop.html")(report)
-    add_command(
-        app,
-        "recommend",
-        example="utgrec recommend runs/shop --history A12,B7 --k 10",
-        uses_models=True,
-    )(recommend)

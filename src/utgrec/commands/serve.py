@@ -1,11 +1,9 @@
 """Commands of the server: serve, key add."""
 
-import json
-import logging
 import signal
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,20 +16,6 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DRAIN_S = 30
 # Longer than callers and proxies keep an idle connection: a request never meets one just closed.
 KEEP_ALIVE_S = 75
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object per record, without anything that callers sent."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as a line."""
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "facts", {}),
-        }
-        return json.dumps(line, ensure_ascii=False)
 
 
 def serve(
@@ -60,10 +44,29 @@ def serve(
     max_image_pixels: Annotated[
         int, typer.Option(min=1, help="Most pixels of a picture (width × height).")
     ] = 40_000_000,
+    users: Annotated[
+        str,
+        typer.Option(
+            help="Where user histories are kept: run (a file in the run folder), off, a file, or "
+            "a PostgreSQL URL.",
+            envvar="UTGREC_USERS",
+            show_envvar=True,
+        ),
+    ] = "run",
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes behind the port, sharing memory.")
+    ] = 1,
+    ray_replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Replicas through Ray Serve instead, on the machines of RAY_ADDRESS."
+        ),
+    ] = None,
 ) -> Answer:
     """Answer requests for recommendations over HTTP, from a catalogue that may change meanwhile.
 
-    Everything it needs is in the run folder. It stops with Ctrl-C or SIGTERM, after answering what
+    Everything it needs is in the run folder. Set OMP_NUM_THREADS to say how many threads a process
+    computes with. It stops with Ctrl-C or SIGTERM, after answering what
     it has accepted.
     """
     if keys is None and host not in LOOPBACK:
@@ -71,20 +74,26 @@ def serve(
             f"--host {host} can be reached from other machines, so --keys FILE is required; make "
             "one with `utgrec key add FILE --name NAME --role read`, or listen on 127.0.0.1"
         )
+    if workers > 1 and ray_replicas is not None:
+        raise BadConfig("--workers is for one machine, --ray-replicas for Ray; give one of them")
     try:
         import uvicorn
 
-        from utgrec.serving.app import create_app
+        from utgrec.serving.starting import (
+            ServerSettings,
+            check_settings,
+            log_to,
+            make_app,
+            run_workers,
+        )
     except ModuleNotFoundError as error:
         raise MissingDependency(
             f"the server needs {error.name}; install it with `pip install 'utgrec[serve]'`"
         ) from error
     from utgrec.serving.batching import BatchingConfig
     from utgrec.serving.generations import GenerationStore
-    from utgrec.serving.keys import read_keys
     from utgrec.serving.service import ServiceConfig
 
-    known = None if keys is None else read_keys(keys)
     config = ServiceConfig(
         batching=BatchingConfig(
             wait_ms=wait_ms,
@@ -95,27 +104,49 @@ def serve(
         max_body_bytes=max_body_mib * 2**20,
         max_pixels=max_image_pixels,
     )
+    settings = ServerSettings(
+        run=str(path),
+        domain=domain,
+        keys=None if keys is None else str(keys),
+        users=users,
+        service=config,
+        quiet=terminal.messages.quiet,
+    )
+    uvicorn_settings: dict[str, Any] = {
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": DRAIN_S,
+        "timeout_keep_alive": KEEP_ALIVE_S,
+    }
+    address = f"http://{_shown(host)}:{port}"
+    store = GenerationStore(path, domain)
+    if workers > 1 or ray_replicas is not None:
+        check_settings(settings)  # what is broken is better told once than by every process
+    if ray_replicas is not None:
+        from utgrec.serving.replicas import serve_replicas
+
+        terminal.say(f"{store.domain}, {ray_replicas} replicas through Ray: {address}")
+        serve_replicas(settings, ray_replicas, host, port)
+        return Answer(_document(path, store.domain), ("stopped",))
     with _listen(host, port) as listener:
-        store = GenerationStore(path, domain)
-        app = create_app(store, config, keys=known)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=DRAIN_S,
-                timeout_keep_alive=KEEP_ALIVE_S,
-            )
-        )
-        _log_to(terminal)
-        generation = app.state.service.shelf.number
-        terminal.say(f"{store.domain}, generation {generation}: http://{_shown(host)}:{port}")
+        log_to(terminal.messages.file, quiet=settings.quiet)
+        if workers > 1:
+            terminal.say(f"{store.domain}, {workers} processes: {address}")
+            run_workers(settings, workers, uvicorn_settings, listener)
+            return Answer(_document(path, store.domain), ("stopped",))
+        app = make_app(settings)
+        server = uvicorn.Server(uvicorn.Config(app, **uvicorn_settings))
+        terminal.say(f"{store.domain}, generation {app.state.service.shelf.number}: {address}")
         # Once it has stopped, uvicorn raises the signal that stopped it again; it has been obeyed.
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda number, frame: None)
         server.run(sockets=[listener])
-    return Answer({"run": str(path), "domain": store.domain, "stopped": True}, ("stopped",))
+    return Answer(_document(path, store.domain), ("stopped",))
+
+
+def _document(path: Path, domain: str) -> dict[str, Any]:
+    return {"run": str(path), "domain": domain, "stopped": True}
 
 
 def key_add(
@@ -133,17 +164,6 @@ def key_add(
     document = {"file": str(path), "name": name, "role": role, "key": word}
     terminal.say("Keep this key, it cannot be shown again; send it as `Authorization: Bearer KEY`.")
     return Answer(document, (word,))
-
-
-def _log_to(terminal: Terminal) -> None:
-    """JSON lines on stderr, for what the server does; the frame's own lines stay as they are."""
-    handler = logging.StreamHandler(terminal.messages.file)
-    handler.setFormatter(JsonLines())
-    for name in ("utgrec.serving", "uvicorn"):
-        log = logging.getLogger(name)
-        log.handlers = [handler]
-        log.propagate = False
-        log.setLevel(logging.WARNING if terminal.messages.quiet else logging.INFO)
 
 
 def _listen(host: str, port: int) -> socket.socket:

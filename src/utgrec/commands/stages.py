@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from utgrec.commands import tokenizers
 from utgrec.commands.frame import Answer, Terminal, add_command
 from utgrec.commands.options import DomainFolder, Domains, Out, RecipeName, Seed
 from utgrec.commands.views import codes_table, codes_warning, facts_table
@@ -66,6 +67,7 @@ def train_recommender(
     """
     from utgrec.catalog import Domain
     from utgrec.config import require
+    from utgrec.evaluation.calibration import make_calibrator
     from utgrec.evaluation.generative import make_validator
     from utgrec.recipes import find_recipe
     from utgrec.recommender.train import train_recommender as train
@@ -76,17 +78,16 @@ def train_recommender(
         f"{len(domains)} domains were given with {len(codes)} --codes; give --codes once for each "
         "domain, in the same order",
     )
-    validator = make_validator(
-        settings.validation,
-        max_items=settings.recommender.max_items,
-        exclude_seen=settings.exclude_seen,
-    )
+    most, seen = settings.recommender.max_items, settings.exclude_seen
     made = train(
         [Domain.open(folder) for folder in domains],
         codes,
         settings.recommender,
         out,
-        validator=validator,
+        validator=make_validator(settings.validation, max_items=most, exclude_seen=seen),
+        calibrator=make_calibrator(
+            settings.validation, settings.decoding, max_items=most, exclude_seen=seen
+        ),
         progress=terminal.progress,
     )
     facts = {**made.facts, **made.measured}
@@ -111,6 +112,7 @@ def add_to(app: typer.Typer) -> None:
         example="utgrec tokenizer assign tokenizer domains/a --out codes/a",
         uses_models=True,
     )(assign_codes)
+    tokenizers.add_to(tokenizer)
     add_command(
         recommender,
         "train",

@@ -31,7 +31,8 @@ def comparison_table(domain: str, compared: Values) -> Table:
             share = row["oracle_share"]
             cells.append("" if share is None else f"{share['value']:.1%}")
         table.add_row(*(Text(cell) for cell in cells))
-    notes = ["± is half of the 95 % interval over users."]
+    notes = [f"Split: {compared['split']}."] if "split" in compared else []
+    notes.append("± is half of the 95 % interval over users.")
     notes += (
         ["The oracle is the best that anybody can do in this simulation."] if with_oracle else []
     )
@@ -106,6 +107,7 @@ def prepared_table(facts: Values) -> Table:
         "read": f"{read['items']:,} items, {read['interactions']:,} interactions",
         "rejected": _listed(facts["rejected"], "no row"),
         f"removed by {facts['filter']['k_core']}-core": _listed(removed, "nothing"),
+        **_notes(facts),
         "left": f"{counts['items']:,} items, {counts['users']:,} users, "
         f"{counts['interactions']:,} interactions",
         "with words": f"{counts['items_with_text']:,} items",
@@ -114,6 +116,21 @@ def prepared_table(facts: Values) -> Table:
     for name, text in lines.items():
         table.add_row(name, Text(text))
     return table
+
+
+def _notes(facts: Values) -> dict[str, str]:
+    """What a preparation found that may not be meant, and what was chosen."""
+    notes = {}
+    if "events" in facts:
+        events = facts["events"]
+        notes["events that do not count"] = f"{events['left_out']:,}"
+    alike = {name: found["ids"] for name, found in facts.get("look_alike_ids", {}).items()}
+    if any(alike.values()):
+        shown = ", ".join(f"{count:,} {name}" for name, count in alike.items() if count)
+        notes["ids alike but for case or space"] = shown
+    if facts.get("split", {}).get("kind", "leave-one-out") != "leave-one-out":
+        notes["split"] = facts["split"]["words"]
+    return notes
 
 
 def recommendations_table(title: str, found: Sequence[Values]) -> Table:

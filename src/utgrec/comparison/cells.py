@@ -17,7 +17,7 @@ from utgrec.comparison import systems
 from utgrec.comparison.folder import ComparisonFolder, Resolved, Task
 from utgrec.comparison.plan import ComparisonPlan, SystemPlan
 from utgrec.config import to_dict
-from utgrec.data.split import Split, leave_one_out
+from utgrec.data.split import Split, split_domain, split_words
 from utgrec.errors import CorruptFile
 from utgrec.evaluation.protocol import KS, System, evaluate
 from utgrec.evaluation.result import Evaluation
@@ -53,7 +53,7 @@ def needs_tuning(plan: ComparisonPlan, system: SystemPlan) -> bool:
     family = system.family
     if family is None or not system.tuned:
         return False
-    return systems.count_trials(family, plan.budget, exclude_seen=plan.exclude_seen) > 1
+    return systems.count_trials(family, plan.budget_of(family), exclude_seen=plan.exclude_seen) > 1
 
 
 def origin(resolved: Resolved, domain: Domain, task: Task) -> Origin:
@@ -62,13 +62,15 @@ def origin(resolved: Resolved, domain: Domain, task: Task) -> Origin:
     inputs = {f"domain {domain.name}": domain.fingerprint}
     config: dict[str, Any] = {"exclude_seen": plan.exclude_seen, "seed": task.seed}
     if task.kind == "tuning":
-        return Origin({**config, "family": task.system, "budget": plan.budget}, inputs)
+        return Origin(
+            {**config, "family": task.system, "budget": plan.budget_of(task.system)}, inputs
+        )
     system = find_system(plan, task.system)
     config |= {"system": system.name, "ks": list(KS)}
     if system.family is not None:
         config |= {"family": system.family, "tuned": system.tuned}
         if needs_tuning(plan, system):
-            config |= {"budget": plan.budget, "tuning_seed": plan.seeds[0]}
+            config |= {"budget": plan.budget_of(system.family), "tuning_seed": plan.seeds[0]}
         return Origin(config, inputs)
     from utgrec.comparison.trained import fingerprints, recipe_of, runs_of
 
@@ -96,13 +98,15 @@ def do_task(
     made_from = origin(resolved, domain, task)
 
     def make(work: Workspace) -> StageResult:
-        split = leave_one_out(domain)
+        split = split_domain(domain)
         work.checkpoints.mkdir(parents=True, exist_ok=True)
         given = systems.FitInput(
             domain, split, resolved.plan.exclude_seen, task.seed, work.checkpoints
         )
         if task.kind == "tuning":
-            chosen = systems.tune_family(task.system, given, resolved.plan.budget, progress)
+            chosen = systems.tune_family(
+                task.system, given, resolved.plan.budget_of(task.system), progress
+            )
             return _keep_tuning(work.folder, chosen)
         ready = _prepare(folder, resolved, task, given, progress)
         return _measure(work.folder, ready, resolved.plan, task, domain, split, progress)
@@ -166,7 +170,9 @@ def _prepare(
         if needs_tuning(plan, system):
             chosen = read_tuning(folder, tuning_task(plan, task.domain, system))
         began = time.perf_counter()
-        fitted = systems.fit_family(system.family, given, chosen, plan.budget, progress)
+        fitted = systems.fit_family(
+            system.family, given, chosen, plan.budget_of(system.family), progress
+        )
         seconds = time.perf_counter() - began
         settings = None if chosen is None else chosen.settings
         return Ready(fitted, seconds, 0.0, {"settings": settings})
@@ -208,6 +214,7 @@ def _measure(
     storage.write_json(out / FIGURES, summary)
     facts = {
         "domain": task.domain,
+        **split_words(domain),
         "system": task.system,
         "seed": task.seed,
         **ready.facts,

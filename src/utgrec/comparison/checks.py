@@ -18,7 +18,7 @@ from utgrec.comparison.grouping import check_groups
 from utgrec.comparison.plan import ComparisonPlan
 from utgrec.config import require
 from utgrec.data.cold import SUFFIX, hold_out_items
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain
 from utgrec.errors import EmptyDomain, SettingsMismatch
 from utgrec.evaluation.metrics import metric_table
 from utgrec.evaluation.protocol import KS
@@ -105,11 +105,11 @@ def plan_work(folder: ComparisonFolder, resolved: Resolved) -> Work:
     finished = 0
     for name, path in resolved.domains.items():
         domain = Domain.open(path)
-        split = leave_one_out(domain)
+        split = split_domain(domain)
         if len(split.evaluated) == 0:
             raise EmptyDomain(
-                f"no user of {name} in {path} has 3 interactions, so nobody can be evaluated; "
-                "leave this domain out"
+                f"no user of {name} in {path} has a test item ({domain.split.words}), so nobody "
+                "can be evaluated; leave this domain out"
             )
         check_groups(plan, domain, split)
         for task in _tasks(plan, domain):

@@ -64,7 +64,7 @@ def _groupings(domain: Domain, split: Split) -> dict[str, Grouping]:
     users = split.evaluated
     targets = split.test[users]
     counts = np.bincount(split.train, minlength=len(domain.catalog))  # (N,)
-    lengths = np.diff(split.offsets)[users] + (split.valid[users] >= 0)
+    lengths = split.known_lengths[users]
     pictured = np.array([image is not None for image in domain.catalog.images], dtype=np.bool_)
     return {
         "popularity": by_popularity(targets, counts),

@@ -7,13 +7,11 @@ to that file.
 import dataclasses
 import re
 import tomllib
-import types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utgrec.config import from_dict, require
+from utgrec.config import from_dict, require, require_types
 from utgrec.errors import BadConfig, InputError
 
 # What a plan may ask for, and the grouping of `evaluation.groups` that it means.
@@ -103,6 +101,8 @@ class ComparisonPlan:
     """Every system is trained once with each."""
     budget: int = 8
     """Settings that are tried for each family on each domain."""
+    budgets: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Families with a budget of their own, such as cheap ones whose whole grid can be tried."""
     exclude_seen: bool = True
     """Whether items of a user's own history cannot be recommended; the same for all systems."""
     metric: str = "ndcg@10"
@@ -130,7 +130,17 @@ class ComparisonPlan:
             len(self.seeds) > 0 and min(self.seeds) >= 0,
             f"seeds must be at least one number of 0 or more, got {list(self.seeds)}",
         )
-        require(self.budget >= 1, f"budget must be at least 1, got {self.budget}")
+        for family, budget in [("", self.budget), *self.budgets.items()]:
+            require(
+                isinstance(budget, int) and budget >= 1,
+                f"the budget{family and f' of {family!r}'} must be at least 1, got {budget!r}",
+            )
+        families = {system.family for system in self.systems}
+        for family in self.budgets:
+            require(
+                family in families,
+                f"budgets names the family {family!r}, which no system of the plan has",
+            )
         require(self.group_users >= 1, f"group_users must be at least 1, got {self.group_users}")
         require(self.resamples >= 100, f"resamples must be at least 100, got {self.resamples}")
         names = [system.name for system in self.systems]
@@ -142,6 +152,10 @@ class ComparisonPlan:
         require(
             not unknown, f"there is no group {', '.join(unknown)}; there are {', '.join(GROUPINGS)}"
         )
+
+    def budget_of(self, family: str) -> int:
+        """Settings that are tried for a family."""
+        return self.budgets.get(family, self.budget)
 
 
 def read_plan(path: Path) -> ComparisonPlan:
@@ -173,47 +187,6 @@ def read_plan(path: Path) -> ComparisonPlan:
             for system in plan.systems
         ),
     )
-
-
-def require_types(config: Any) -> None:
-    """Refuse values whose type is not the field's: a file can hold anything.
-
-    A whole number is fine where a float is asked; true and false are no numbers.
-    """
-    hints = typing.get_type_hints(type(config))
-    for name, hint in hints.items():
-        value = getattr(config, name)
-        require(
-            _fits(value, hint),
-            f"{type(config).__name__}: {name} must be {_words(hint)}, got {value!r}",
-        )
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in arguments)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(entry, arguments[0]) for entry in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
-    if hint in (int, float):
-        allowed = (int,) if hint is int else (int, float)
-        return isinstance(value, allowed) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _words(hint: Any) -> str:
-    """A type as people say it."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_words(option) for option in arguments if option is not type(None))
-    if origin is tuple:
-        return f"a list, each entry {_words(arguments[0])}"
-    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-    return "a table" if origin is dict else names.get(hint, f"a {getattr(hint, '__name__', hint)}")
 
 
 def _require_different(what: str, values: Sequence[Any]) -> None:

@@ -15,7 +15,7 @@ from utgrec.comparison.folder import ComparisonFolder, Resolved, Task
 from utgrec.comparison.grouping import shown_groups
 from utgrec.comparison.plan import ComparisonPlan
 from utgrec.config import to_dict
-from utgrec.data.split import Split, leave_one_out
+from utgrec.data.split import Split, split_domain, split_words
 from utgrec.evaluation.chance import chances
 from utgrec.evaluation.groups import Grouping, group_figures
 from utgrec.evaluation.intervals import PairedTest, holm, mean_intervals, paired_test
@@ -94,6 +94,7 @@ def summarise(folder: ComparisonFolder, resolved: Resolved, cells: Sequence[Cell
         "exclude_seen": plan.exclude_seen,
         "part": "test",
         "budget": plan.budget,
+        "budgets": plan.budgets,
         "resamples": plan.resamples,
         "group_users": plan.group_users,
         "tests": len(tests),
@@ -142,7 +143,7 @@ def _gather(domain: Domain, cells: Sequence[Cell]) -> DomainCells:
         for system, found in by_system.items()
     ]
     check_comparable(averages)
-    return DomainCells(domain, leave_one_out(domain), by_system, averages)
+    return DomainCells(domain, split_domain(domain), by_system, averages)
 
 
 def _tests(plan: ComparisonPlan, gathered: DomainCells) -> list[tuple[SeedAverage, PairedTest]]:
@@ -168,6 +169,7 @@ def _describe(gathered: DomainCells) -> JSON:
         "users": len(first.users),
         "items": first.item_count,
         "interactions": domain.interaction_count,
+        **split_words(domain),
         "targets_in_history": int(first.repeats.sum()),
         "cold": facts.get("cold"),
     }

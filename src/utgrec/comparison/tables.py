@@ -28,11 +28,12 @@ def to_markdown(found: JSON) -> str:
 def conditions(found: JSON) -> str:
     """How everything was measured, in two sentences."""
     seeds = ", ".join(map(str, found["seeds"]))
+    others = "".join(f", {family} {count}" for family, count in found["budgets"].items())
     seen = "cannot be recommended" if found["exclude_seen"] else "can be recommended again"
     return (
-        "Every system guesses each user's last item from everything before it, among all items of "
+        "Every system guesses each user's test item from everything before it, among all items of "
         f"the catalogue. Items of a user's own history {seen}, for all systems alike. "
-        f"Seeds: {seeds}. Settings tried for each family: {found['budget']}."
+        f"Seeds: {seeds}. Settings tried for each family: {found['budget']}{others}."
     )
 
 
@@ -40,7 +41,7 @@ def describe(domain: JSON) -> str:
     """One domain in a sentence or two."""
     text = (
         f"{domain['users']:,} users with a test item, {domain['items']:,} items, "
-        f"{domain['interactions']:,} interactions."
+        f"{domain['interactions']:,} interactions. Split: {domain['split']}."
     )
     if domain["targets_in_history"]:
         text += f" {domain['targets_in_history']:,} test items are in the user's own history."

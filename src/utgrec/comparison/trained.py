@@ -15,7 +15,7 @@ from utgrec.evaluation.generative import GenerativeSystem
 from utgrec.progress import Progress
 from utgrec.recipes import Recipe, find_recipe
 from utgrec.recommender.train import STAGE as RECOMMENDER
-from utgrec.recommender.train import read_recommender
+from utgrec.recommender.train import read_memory, read_recommender
 from utgrec.runs import RUN_FILE, RunFolder, RunPlan, read_plan, train_run, write_plan
 from utgrec.tokenizer.codes import STAGE as CODES
 from utgrec.tokenizer.codes import read_codes
@@ -123,6 +123,7 @@ def open_system(run: Path, domain: Domain, name: str) -> GenerativeSystem:
         read_codes(folder.codes(domain.name)).codes,
         max_items=config.max_items,
         decoding=read_plan(folder).recipe.decoding,
+        memory=read_memory(folder.recommender),
         name=name,
     )
 

@@ -9,9 +9,7 @@ on any other; the catalogue stays whole, so that held-out items can be recommend
 Shapes: N items · I interactions · U users.
 """
 
-import os
-import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from utgrec import storage
-from utgrec.catalog import DOMAIN_MANIFEST, Domain, write_domain
+from utgrec.catalog import LEAVE_ONE_OUT, Domain, write_domain
 from utgrec.config import require
-from utgrec.errors import EmptyDomain, SettingsMismatch, StorageError
+from utgrec.data.derived import find_derived, link_pictures
+from utgrec.errors import EmptyDomain
 
 SUFFIX = "-cold"
 SHORTEST = 3  # interactions that leave-one-out needs to hold out a test item
@@ -55,10 +54,15 @@ def hold_out_items(domain_folder: Path, share: float, seed: int, out: Path) -> s
         StorageError: `out` holds something else, or is the domain itself.
     """
     domain = Domain.open(domain_folder)
+    require(
+        domain.split == LEAVE_ONE_OUT,
+        f"items are held out by leave-one-out, but {domain.name} has the split "
+        f"{domain.split.words!r}; it has cold items of its own, see the group 'cold'",
+    )
     held = choose_items(domain, share, seed)
     config = {"share": share, "seed": seed}
     inputs = {f"domain {domain.name}": domain.fingerprint}
-    found = _finished(Path(domain_folder), out, config, inputs)
+    found = find_derived(Path(domain_folder), out, config, inputs)
     if found is not None:
         return found
     user = np.repeat(np.arange(domain.user_count), np.diff(domain.offsets))[held.keep]
@@ -81,7 +85,7 @@ def hold_out_items(domain_folder: Path, share: float, seed: int, out: Path) -> s
         "users_with_cold_target": held.cold_targets,
     }
     with storage.new_folder(out) as folder:
-        _link_pictures(domain, folder)
+        link_pictures(domain, folder)
         return write_domain(
             folder,
             name=domain.name + SUFFIX,
@@ -131,37 +135,3 @@ def choose_items(domain: Domain, share: float, seed: int) -> HeldOut:
             f"held-out items (share {share}, seed {seed}); give a larger share or another seed"
         )
     return HeldOut(items, ~held | target, int(target.sum()))
-
-
-def _finished(
-    source: Path, out: Path, config: dict[str, Any], inputs: dict[str, str]
-) -> storage.Manifest | None:
-    """The derived domain that is already at `out`; None if there is none."""
-    if source.resolve() == out.resolve():
-        raise StorageError(f"{out} is the domain itself; write the derived one to another folder")
-    found = storage.find_manifest(out, "domain", DOMAIN_MANIFEST)
-    if found is None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise StorageError(f"{out} exists and is no domain folder; choose another folder")
-        return None
-    if found.config != config or found.inputs != inputs:
-        raise SettingsMismatch(
-            f"{out} was derived otherwise (from {', '.join(found.inputs)}, {found.config}; asked "
-            f"for {', '.join(inputs)}, {config}); choose another folder, or remove this one"
-        )
-    return found
-
-
-def _link_pictures(domain: Domain, folder: Path) -> None:
-    """The catalogue's picture files under the same relative names."""
-    names = {name for name in domain.catalog.table.column("image").to_pylist() if name}
-    for name in sorted(names):
-        relative = PurePosixPath(name)
-        if relative.is_absolute() or domain.folder is None:
-            continue  # it is found from anywhere
-        target = folder / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(domain.folder / relative, target)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(domain.folder / relative, target)

@@ -46,7 +46,16 @@ INTERACTION_ROLES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("date", "tdat", "day", "reviewtime"),
     ),
 }
-ROLES = (*ITEM_ROLES, *INTERACTION_ROLES)
+# Found only where somebody says that events are of several kinds; `weight` is always told.
+EVENT_ROLES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "event": (
+        ("event", "eventtype", "eventname"),
+        ("action", "actiontype", "behavior", "behaviour", "behaviortype", "behaviourtype"),
+        ("type", "interactiontype", "kind"),
+    ),
+    "weight": (),
+}
+ROLES = (*ITEM_ROLES, *INTERACTION_ROLES, *EVENT_ROLES)
 
 
 def find_columns(

@@ -40,6 +40,11 @@ def is_url(value: str) -> bool:
     return value.startswith(("http://", "https://", "//"))
 
 
+def is_safe_name(item_id: str) -> bool:
+    """Whether an id may be part of a file name on any system."""
+    return _SAFE_NAME.fullmatch(item_id) is not None
+
+
 def pictures_by_id(folder: Path, item_ids: Sequence[str]) -> list[str | None]:
     """images/<item_id>.<ending> for every item that has such a file and a safe file name."""
     if not folder.is_dir():
@@ -48,7 +53,7 @@ def pictures_by_id(folder: Path, item_ids: Sequence[str]) -> list[str | None]:
     lower = {name.lower(): name for name in sorted(present, reverse=True)}
 
     def find(item_id: str) -> str | None:
-        if not _SAFE_NAME.fullmatch(item_id):
+        if not is_safe_name(item_id):
             return None
         for ending in ENDINGS:
             name = f"{item_id}.{ending}"

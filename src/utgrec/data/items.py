@@ -13,14 +13,14 @@ from utgrec.data.columns import ITEM_ROLES, find_columns
 from utgrec.data.images import is_url, pictures_by_id
 from utgrec.data.rejects import Rejects
 from utgrec.data.sentence import clean_list, render_sentence
-from utgrec.data.table import Table, read_table
+from utgrec.data.table import Table, read_tables
 from utgrec.data.values import (
     Column,
     id_text,
     is_reading_matter,
     read_column,
     read_list,
-    read_price,
+    read_number,
     read_text,
 )
 from utgrec.errors import BadTable
@@ -32,7 +32,8 @@ class Items(NamedTuple):
     """N items in source order."""
 
     ids: list[str]  # (N,)
-    rows: npt.NDArray[np.int64]  # (N,), where they stand in the file
+    rows: npt.NDArray[np.int64]  # (N,), where they stand in their files
+    files: list[str]  # (N,), names of these files
     titles: list[str | None]  # (N,)
     texts: list[str]  # (N,)
     attributes: dict[str, pa.Array]  # each (N,)
@@ -55,7 +56,7 @@ class Items(NamedTuple):
 
 
 def read_items(
-    path: Path,
+    paths: Sequence[Path],
     rejects: Rejects,
     *,
     columns: Mapping[str, str],
@@ -63,24 +64,47 @@ def read_items(
     skip_columns: Sequence[str] = (),
     picture_root: Path | None = None,
 ) -> Items:
-    """Read and clean a table of items; missing and repeated ids go to `rejects`.
+    """Read and clean the files of a table of items; the same as `items_of` what is in them.
 
-    Pictures are looked for below `picture_root` (the folder of the table if it is None).
+    Pictures are looked for below `picture_root` (the folder of the first file if it is None).
+    """
+    return items_of(
+        read_tables(paths, rejects),
+        rejects,
+        columns=columns,
+        text_columns=text_columns,
+        skip_columns=skip_columns,
+        picture_root=picture_root or paths[0].parent,
+    )
+
+
+def items_of(
+    table: Table,
+    rejects: Rejects,
+    *,
+    columns: Mapping[str, str],
+    text_columns: Sequence[str] | None = None,
+    skip_columns: Sequence[str] = (),
+    picture_root: Path,
+) -> Items:
+    """Clean a table of items; missing and repeated ids go to `rejects`.
+
+    Pictures are looked for below `picture_root`.
 
     Raises:
         BadTable: no item id column, or a named column is not there.
     """
-    table = read_table(path, rejects)
     seen = list(table.columns)
+    file = table.files[0]
     told = {role: name for role, name in columns.items() if role in ITEM_ROLES}
-    roles = find_columns(path.name, seen, ITEM_ROLES, told, required=["item_id"])
+    roles = find_columns(file, seen, ITEM_ROLES, told, required=["item_id"])
     unknown = [name for name in (*(text_columns or ()), *skip_columns) if name not in seen]
     if unknown:
         raise BadTable(
-            f"{path.name} has no column {', '.join(unknown)} (options.text_columns, "
+            f"{file} has no column {', '.join(unknown)} (options.text_columns, "
             f"options.skip_columns); its columns are {', '.join(seen)}"
         )
-    chosen, ids = _usable(path.name, table, roles["item_id"], rejects)
+    chosen, ids = usable_rows(table, roles["item_id"], rejects)
 
     def values(name: str) -> list[Any]:
         column = table.values(name)
@@ -112,13 +136,14 @@ def read_items(
         pieces = {**parts, **({} if texts is None else {"text": texts}), **further}
         rows = zip(*pieces.values(), strict=True) if pieces else ([] for _ in ids)
         sentences = [render_sentence(list(row)) for row in rows]
-    attributes, unread = _attributes(roles, parts, others, values)
-    pictures, addresses, found_in = _pictures(picture_root or path.parent, roles, ids, values)
+    attributes, unread, negative = _attributes(roles, parts, others, values)
+    pictures, addresses, found_in = _pictures(picture_root, roles, ids, values)
     if any(addresses):
         attributes["image_url"] = pa.array(addresses, pa.string())
     return Items(
         ids=ids,
         rows=table.rows[chosen],
+        files=[table.file(place) for place in chosen.tolist()],
         titles=[title or None for title in parts.get("title", [None] * len(ids))],  # type: ignore[misc]
         texts=sentences,
         attributes=attributes,
@@ -130,12 +155,13 @@ def read_items(
             "empty_columns": [name for name, column in others.items() if column.kind == "empty"],
             "pictures": found_in,
             "unreadable_prices": unread,
+            "negative_prices": negative,
         },
     )
 
 
-def _usable(
-    file: str, table: Table, id_column: str, rejects: Rejects
+def usable_rows(
+    table: Table, id_column: str, rejects: Rejects
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Places and ids of the rows that have an id of their own; the first of equal ids stays."""
     chosen: list[int] = []
@@ -145,10 +171,10 @@ def _usable(
         item_id = id_text(value)
         if item_id is None:
             detail = "" if value is None else f"{value!r} cannot be an id"
-            rejects.add(file, row, "missing item id", detail=detail)
+            rejects.add(table.file(place), row, "missing item id", detail=detail)
         elif item_id in first_row:
             detail = f"first seen at row {first_row[item_id]}"
-            rejects.add(file, row, "duplicate item id", item_id=item_id, detail=detail)
+            rejects.add(table.file(place), row, "duplicate item id", item_id=item_id, detail=detail)
         else:
             first_row[item_id] = row
             chosen.append(place)
@@ -183,26 +209,29 @@ def _attributes(
     parts: Mapping[str, Sequence[Any]],
     others: Mapping[str, Column],
     values: Any,
-) -> tuple[dict[str, pa.Array], int]:
-    """Columns for filters and display; columns without any value are left out."""
+) -> tuple[dict[str, pa.Array], int, int]:
+    """Columns for filters and display, without empty ones; unreadable and negative prices."""
     attributes: dict[str, pa.Array] = {}
-    unread = 0
+    unread = negative = 0
     for role, name in (("brand", "brand"), ("categories", "category")):
         if any(parts.get(role, ())):
             kind = pa.string() if role == "brand" else pa.list_(pa.string())
             attributes[name] = pa.array(parts[role], kind)
     if "price" in roles:
         raw = values(roles["price"])
-        prices = [read_price(value) for value in raw]
+        numbers = [read_number(value) for value in raw]
+        prices = [None if number is None or number < 0 else number for number in numbers]
+        negative = sum(1 for number in numbers if number is not None and number < 0)
         given = read_column(raw).values
-        unread = sum(1 for v, p in zip(given, prices, strict=True) if v is not None and p is None)
+        missing = sum(1 for v, p in zip(given, prices, strict=True) if v is not None and p is None)
+        unread = missing - negative
         if any(price is not None for price in prices):
             attributes["price"] = pa.array(prices, pa.float64())
     for name, column in others.items():
         if column.kind != "empty":
             clash = name in CORE_COLUMNS or name in attributes or name == "image_url"
             attributes[f"{name}_source" if clash else name] = column.arrow()
-    return attributes, unread
+    return attributes, unread, negative
 
 
 def _pictures(

@@ -1,5 +1,6 @@
 """Read a log of interactions and turn it into sorted integer arrays."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from utgrec.data.columns import INTERACTION_ROLES, find_columns
+from utgrec.data.columns import EVENT_ROLES, INTERACTION_ROLES, find_columns
+from utgrec.data.events import EventOptions, read_events
 from utgrec.data.rejects import SCHEMA, Rejects
-from utgrec.data.table import column_names, read_table
-from utgrec.data.times import TimeUnit, read_times, row_times
+from utgrec.data.table import Table, column_names, read_tables
+from utgrec.data.times import UTC, TimeUnit, read_times, row_times
 from utgrec.data.values import id_text
+from utgrec.errors import BadTable
 
 
 class Log(NamedTuple):
@@ -27,34 +30,89 @@ class Log(NamedTuple):
     items: npt.NDArray[np.int32]  # (n,)
     timestamps: npt.NDArray[np.int64]  # (n,), ms
     facts: dict[str, Any]
+    extra: dict[str, pl.Series] = {}  # noqa: RUF012  further columns, each (n,)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """How a log is read."""
+
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Role → column name where the usual names do not fit."""
+    time_unit: TimeUnit = "auto"
+    """Unit of the times, see `utgrec.data.times`."""
+    time_format: str = ""
+    """strptime format of the times; empty = numbers or ISO 8601."""
+    time_zone: str = UTC
+    """Zone of times that name none."""
+    events: EventOptions = dataclasses.field(default_factory=EventOptions)
+    """Which events count."""
 
 
 def read_log(
-    path: Path,
-    item_ids: Sequence[str],
-    rejects: Rejects,
-    *,
-    columns: Mapping[str, str],
-    time_unit: TimeUnit = "auto",
+    paths: Sequence[Path], item_ids: Sequence[str], rejects: Rejects, options: LogOptions
 ) -> Log:
-    """Read interactions of the given items; rows that cannot be used go to `rejects`.
+    """Read interactions of the given items; the same as `log_of` what is in the files.
 
     Raises:
         BadTable: a column is missing or ambiguous.
     """
-    seen = column_names(path)
+    found = [find_roles(path.name, column_names(path), options) for path in paths]
+    for path, roles in zip(paths, found, strict=True):
+        if roles != found[0]:
+            raise BadTable(
+                f"{path.name} has the columns {_told(roles)} where {paths[0].name} has "
+                f"{_told(found[0])}; the files of one log name their columns alike"
+            )
+    table = read_tables(paths, rejects, list(dict.fromkeys(found[0].values())))
+    return log_of(table, item_ids, rejects, options)
+
+
+def find_roles(file: str, seen: Sequence[str], options: LogOptions) -> dict[str, str]:
+    """Which column of a log is the user, the item, the time, the event and the weight.
+
+    Raises:
+        BadTable: a column is missing or ambiguous.
+    """
+    columns = options.columns
     told = {role: name for role, name in columns.items() if role in INTERACTION_ROLES}
     if "item" not in told and columns.get("item_id") in seen:
         told["item"] = columns["item_id"]
-    required = ["user", "item"] + ([] if time_unit == "row" else ["timestamp"])
-    roles = find_columns(path.name, seen, INTERACTION_ROLES, told, required)
+    required = ["user", "item"] + ([] if options.time_unit == "row" else ["timestamp"])
+    roles = find_columns(file, seen, INTERACTION_ROLES, told, required)
     roles = {role: roles[role] for role in required}
-    table = read_table(path, rejects, list(dict.fromkeys(roles.values())))
+    told = {role: name for role, name in columns.items() if role in EVENT_ROLES}
+    wanted = ["event"] if options.events.types else []
+    if told or wanted:
+        left = [name for name in seen if name not in roles.values()]
+        roles |= find_columns(file, left, EVENT_ROLES, told, wanted)
+    return roles
+
+
+def log_of(table: Table, item_ids: Sequence[str], rejects: Rejects, options: LogOptions) -> Log:
+    """Turn a table of interactions into a log; rows that cannot be used go to `rejects`.
+
+    Raises:
+        BadTable: a column is missing or ambiguous.
+    """
+    roles = find_roles(table.files[0], list(table.columns), options)
     count = len(table.rows)
     times = (
         row_times(count)
-        if time_unit == "row"
-        else read_times(table.columns[roles["timestamp"]], time_unit)
+        if options.time_unit == "row"
+        else read_times(
+            table.columns[roles["timestamp"]],
+            options.time_unit,
+            time_format=options.time_format,
+            time_zone=options.time_zone,
+        )
+    )
+    of_events = {role: name for role, name in roles.items() if role in EVENT_ROLES}
+    events = read_events(
+        {role: _shown(table.columns[name], count) for role, name in of_events.items()},
+        of_events,
+        options.events,
+        count,
     )
     known = pl.DataFrame(
         {"item_id": list(item_ids), "item": np.arange(len(item_ids), dtype=np.int32)},
@@ -62,23 +120,29 @@ def read_log(
     )
     frame = pl.DataFrame(
         {
+            "file": table.file_names(),
             "row": table.rows,
             "user_id": _ids(table.columns[roles["user"]]),
             "item_id": _ids(table.columns[roles["item"]]),
             "time": times.ms,
             "problem": times.problem,
+            "event_problem": events.problem,
             "shown": _shown(table.columns.get(roles.get("timestamp", "")), count),
+            "counts": events.counts,
+            **{f"extra {name}": column for name, column in events.columns.items()},
         }
     ).join(known, on="item_id", how="left", maintain_order="left")
-    frame = _set_aside(path.name, frame, rejects)
-    return _sorted(
-        frame,
-        {
-            "columns": roles,
-            "time": times.facts,
-            "rows": count,
-        },
-    )
+    # What does not count need not be right: a view of an item that is gone stops nobody.
+    frame = frame.filter(pl.col("counts") | pl.col("event_problem").is_not_null())
+    frame = _set_aside(frame, rejects)
+    facts: dict[str, Any] = {"columns": roles, "time": times.facts, "rows": count}
+    if of_events:
+        facts["events"] = events.facts
+    return _sorted(frame, facts)
+
+
+def _told(roles: Mapping[str, str]) -> str:
+    return ", ".join(f"{role} {name!r}" for role, name in roles.items())
 
 
 def _ids(column: pl.Series | list[Any]) -> pl.Series:
@@ -100,7 +164,7 @@ def _shown(column: pl.Series | list[Any] | None, count: int) -> pl.Series:
     return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
 
 
-def _set_aside(file: str, frame: pl.DataFrame, rejects: Rejects) -> pl.DataFrame:
+def _set_aside(frame: pl.DataFrame, rejects: Rejects) -> pl.DataFrame:
     """Move every row that cannot be used to `rejects`, with the first reason that applies."""
     reason = (
         pl.when(pl.col("user_id").is_null())
@@ -109,7 +173,7 @@ def _set_aside(file: str, frame: pl.DataFrame, rejects: Rejects) -> pl.DataFrame
         .then(pl.lit("missing item id"))
         .when(pl.col("item").is_null())
         .then(pl.lit("unknown item"))
-        .otherwise(pl.col("problem"))
+        .otherwise(pl.coalesce("problem", "event_problem"))
     )
     frame = frame.with_columns(reason.alias("reason"))
     bad = frame.filter(pl.col("reason").is_not_null())
@@ -120,9 +184,7 @@ def _set_aside(file: str, frame: pl.DataFrame, rejects: Rejects) -> pl.DataFrame
         .then(pl.col("shown").fill_null(""))
         .otherwise(pl.lit(""))
     )
-    rejects.add_frame(
-        bad.with_columns(pl.lit(file).alias("file"), detail.alias("detail")).select(list(SCHEMA))
-    )
+    rejects.add_frame(bad.with_columns(detail.alias("detail")).select(list(SCHEMA)))
     return frame.filter(pl.col("reason").is_null())
 
 
@@ -138,4 +200,9 @@ def _sorted(frame: pl.DataFrame, facts: dict[str, Any]) -> Log:
         items=numbered["item"].to_numpy()[order],
         timestamps=time[order],
         facts=facts,
+        extra={
+            name.removeprefix("extra "): numbered[name].gather(order)
+            for name in numbered.columns
+            if name.startswith("extra ")
+        },
     )

@@ -7,82 +7,33 @@ result does not depend on the file format of the tables, nor on the order of the
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from utgrec import storage
-from utgrec.catalog import DOMAIN_MANIFEST, write_domain
-from utgrec.config import fingerprint, require, to_dict
-from utgrec.data.columns import ROLES
-from utgrec.data.images import PILLOW_LIMIT, Stored, hash_images, store_images
+from utgrec.catalog import DOMAIN_MANIFEST, SplitRule, write_domain
+from utgrec.config import fingerprint
+from utgrec.data.exact import exact_items
+from utgrec.data.images import Stored, hash_images, store_images
 from utgrec.data.items import Items, read_items
 from utgrec.data.kcore import k_core
 from utgrec.data.log import Log, read_log
-from utgrec.data.rejects import BadRows, Rejects
+from utgrec.data.look_alikes import count_look_alikes
+from utgrec.data.options import TableOptions as TableOptions
+from utgrec.data.options import settings_of
+from utgrec.data.rejects import Rejects
+from utgrec.data.split import divide
+from utgrec.data.splitting import choose_split, split_counts
 from utgrec.data.summary import count_repeats
-from utgrec.data.table import INTERACTION_NAMES, ITEM_NAMES, find_table
-from utgrec.data.times import TimeUnit
+from utgrec.data.table import read_tables
+from utgrec.data.table_files import INTERACTION_NAMES, ITEM_NAMES, find_tables
 from utgrec.errors import BadImage, BadTable, EmptyDomain, SettingsMismatch, StorageError
 from utgrec.progress import Progress, silent
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TableOptions:
-    """How plain tables become a domain."""
-
-    name: str = ""
-    """Name of the domain; empty = the name of the source folder."""
-    items_file: str | None = None
-    """Table of items, relative to the source folder; None = found by its usual names."""
-    interactions_file: str | None = None
-    """Table of interactions, relative to the source folder; None = found by its usual names."""
-    columns: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Role → column name, where the usual names do not fit; "" = no column has this role.
-    Items: item_id, title, brand, categories, features, description, price, image, text.
-    Interactions: user, item, timestamp."""
-    text_columns: tuple[str, ...] | None = None
-    """Further item columns that belong into the sentence; None = all that hold words to read."""
-    skip_columns: tuple[str, ...] = ()
-    """Item columns that are left out altogether."""
-    time_unit: TimeUnit = "auto"
-    """Unit of the times: s, ms, us, ns or position; row = the order of the rows is the time;
-    auto = by the size of the numbers (utgrec.data.times)."""
-    k_core: int = 5
-    """Users and items with fewer interactions are removed, again and again; 1 = none."""
-    keep_untaken_items: bool | None = None
-    """Whether items without interactions stay in the catalogue; None = they stay if k_core is 1."""
-    max_image_pixels: int = 40_000_000
-    """A picture with more pixels (width × height) is refused."""
-    bad_rows: BadRows = "error"
-    """What to do with rows that cannot be used: error = stop; reject = set them aside."""
-    source: str = ""
-    """Where the data come from, in words."""
-    licence: str = ""
-    """Terms of use of the data, in words."""
-    overwrite: bool = False
-    """Replace a domain that was made with other settings. Not part of the settings recorded."""
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.columns) - set(ROLES))
-        require(not unknown, f"columns: no role {', '.join(unknown)}; roles: {', '.join(ROLES)}")
-        require(self.k_core >= 1, f"k_core is {self.k_core}; it must be 1 (no filter) or more")
-        require(
-            1 <= self.max_image_pixels <= PILLOW_LIMIT,
-            f"max_image_pixels is {self.max_image_pixels}; it must be 1 … {PILLOW_LIMIT}",
-        )
-        for setting, values in (("bad_rows", BadRows), ("time_unit", TimeUnit)):
-            value, allowed = getattr(self, setting), get_args(values)
-            require(value in allowed, f"{setting} is {value!r}; it is one of {', '.join(allowed)}")
-
-    @property
-    def keeps_untaken_items(self) -> bool:
-        """Whether items without interactions stay in the catalogue."""
-        return self.k_core == 1 if self.keep_untaken_items is None else self.keep_untaken_items
 
 
 class Selection(NamedTuple):
@@ -91,6 +42,15 @@ class Selection(NamedTuple):
     log: Log  # of the users that are left; items still counted in the source
     chosen: npt.NDArray[np.int64]  # (items left,), indices in the source, ascending
     facts: dict[str, Any]
+
+
+class Source(NamedTuple):
+    """Anything that a domain can be made from."""
+
+    root: Path  # where pictures are looked for, and where `out` must not be
+    inputs: dict[str, str]  # name of each file → hash of its bytes
+    read_items: Callable[[Rejects], Items]
+    read_log: Callable[[list[str], Rejects], Log]
 
 
 def prepare_table(
@@ -107,55 +67,92 @@ def prepare_table(
         SettingsMismatch: `out` is a domain made with other settings or from other input.
         StorageError: `out` exists and is no domain folder.
     """
-    source, out, tell = Path(source), Path(out), progress or silent
-    options = dataclasses.replace(options, name=options.name or source.resolve().name)
-    items_path, log_path = _tables(source, options)
-    config = to_dict(options)
-    del config["overwrite"]
-    inputs = {
-        Path(os.path.relpath(path, source)).as_posix(): storage.hash_file(path)
-        for path in (items_path, log_path)
-    }
-    finished = _finished(source, out, options.overwrite)
+    source = Path(source)
+    options = name_of(options, source)
+    return prepare_source(table_source(source, options), Path(out), options, progress)
+
+
+def name_of(options: TableOptions, source: Path) -> TableOptions:
+    """The options with a name: the source folder's if they have none."""
+    return dataclasses.replace(options, name=options.name or source.resolve().name)
+
+
+def table_source(source: Path, options: TableOptions) -> Source:
+    """The tables of a folder.
+
+    Raises:
+        BadTable: a table is missing, or several fit.
+    """
+    if not source.is_dir():
+        raise BadTable(f"{source} is no folder; give the folder that holds the tables")
+    if (source / DOMAIN_MANIFEST).exists():
+        raise BadTable(f"{source} is already a domain folder; use it as it is")
+    items = find_tables(source, ITEM_NAMES, options.items_file, "items")
+    log = find_tables(source, INTERACTION_NAMES, options.interactions_file, "interactions")
+
+    def read(rejects: Rejects) -> Items:
+        if options.exact:
+            return exact_items(read_tables(items, rejects), rejects, options.exact_types)
+        return read_items(
+            items,
+            rejects,
+            columns=options.columns,
+            text_columns=options.text_columns,
+            skip_columns=options.skip_columns,
+            picture_root=source,
+        )
+
+    return Source(
+        root=source,
+        inputs=hash_inputs(source, [*items, *log]),
+        read_items=read,
+        read_log=lambda item_ids, rejects: read_log(log, item_ids, rejects, options.log),
+    )
+
+
+def hash_inputs(root: Path, paths: Sequence[Path]) -> dict[str, str]:
+    """Path relative to the source folder → hash, for the manifest."""
+    return {Path(os.path.relpath(path, root)).as_posix(): storage.hash_file(path) for path in paths}
+
+
+def prepare_source(
+    source: Source, out: Path, options: TableOptions, progress: Progress | None = None
+) -> storage.Manifest:
+    """Make the domain folder `out` from any source; otherwise like `prepare_table`."""
+    tell = progress or silent
+    config = settings_of(options)
+    finished = _finished(source.root, out, options.overwrite)
     if finished is not None:
-        _require_equal(out, finished, config, inputs)
+        _require_equal(out, finished, config, source.inputs)
 
     rejects = Rejects(options.bad_rows)
     tell("read items", 0, 1)
-    items = read_items(
-        items_path,
-        rejects,
-        columns=options.columns,
-        text_columns=options.text_columns,
-        skip_columns=options.skip_columns,
-        picture_root=source,
-    )
+    items = source.read_items(rejects)
     rejects.settle(BadTable)
     tell("read items", 1, 1)
     tell("read interactions", 0, 1)
-    log = read_log(
-        log_path, items.ids, rejects, columns=options.columns, time_unit=options.time_unit
-    )
+    log = source.read_log(items.ids, rejects)
     rejects.settle(BadTable)
     tell("read interactions", 1, 1)
     left = select(log, len(items.ids), options.k_core, options.keeps_untaken_items)
+    rule, split_facts = _split(options, left.log)
     pictures = [items.pictures[index] for index in left.chosen]
     references = sorted({picture for picture in pictures if picture is not None})
 
     if finished is not None:
-        digests = hash_images(source, references, options.max_image_pixels)
-        _require_equal(out, finished, config, _with_images(inputs, digests))
+        digests = hash_images(source.root, references, options.max_image_pixels)
+        _require_equal(out, finished, config, _with_images(source.inputs, digests))
         return finished
 
     with storage.new_folder(out) as folder:
         stored = store_images(
-            source,
+            source.root,
             references,
             folder,
             max_pixels=options.max_image_pixels,
             progress=lambda done, total: tell("check images", done, total),
         )
-        images = _images(items, left.chosen, pictures, stored, items_path.name, rejects)
+        images = _images(items, left.chosen, pictures, stored, rejects)
         rejects.settle(BadImage)
         digests = {reference: picture.digest for reference, picture in stored.items()}
         return write_domain(
@@ -168,10 +165,11 @@ def prepare_table(
                     "user": left.log.users,
                     "item": np.searchsorted(left.chosen, left.log.items).astype(np.int32),
                     "timestamp": left.log.timestamps,
+                    **{name: column.to_arrow() for name, column in left.log.extra.items()},
                 }
             ),
             config=config,
-            inputs=_with_images(inputs, digests),
+            inputs=_with_images(source.inputs, digests),
             facts={
                 "source": options.source,
                 "licence": options.licence,
@@ -181,12 +179,28 @@ def prepare_table(
                 "duplicate_events": count_repeats(
                     left.log.users, left.log.items, left.log.timestamps
                 ).events,
+                "look_alike_ids": {
+                    "items": count_look_alikes(items.ids),
+                    "users": count_look_alikes(log.user_ids),
+                },
                 "time": log.facts["time"],
+                **{key: log.facts[key] for key in ("events",) if key in log.facts},
+                "split": split_facts,
                 "items": items.facts,
                 "interaction_columns": log.facts["columns"],
             },
             rejected=rejects.table().to_arrow(),
+            split=rule,
         )
+
+
+def _split(options: TableOptions, log: Log) -> tuple[SplitRule, dict[str, int]]:
+    """The rule for what the filters left, and what it makes of it."""
+    rule = choose_split(options.split, log.timestamps, log.facts["time"])
+    lengths = np.bincount(log.users, minlength=len(log.user_ids))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    divided = divide(offsets, log.items, log.timestamps, rule)
+    return rule, split_counts(divided, len(log.items))
 
 
 def select(log: Log, item_count: int, k: int, keep_untaken: bool) -> Selection:
@@ -222,18 +236,9 @@ def select(log: Log, item_count: int, k: int, keep_untaken: bool) -> Selection:
         items=log.items[core.keep],
         timestamps=log.timestamps[core.keep],
         facts=log.facts,
+        extra={name: column.filter(core.keep) for name, column in log.extra.items()},
     )
     return Selection(kept, chosen, facts)
-
-
-def _tables(source: Path, options: TableOptions) -> tuple[Path, Path]:
-    if not source.is_dir():
-        raise BadTable(f"{source} is no folder; give the folder that holds the tables")
-    if (source / DOMAIN_MANIFEST).exists():
-        raise BadTable(f"{source} is already a domain folder; use it as it is")
-    items = find_table(source, ITEM_NAMES, options.items_file, "items")
-    log = find_table(source, INTERACTION_NAMES, options.interactions_file, "interactions")
-    return items, log
 
 
 def _finished(source: Path, out: Path, overwrite: bool) -> storage.Manifest | None:
@@ -250,7 +255,9 @@ def _finished(source: Path, out: Path, overwrite: bool) -> storage.Manifest | No
 def _require_equal(
     out: Path, finished: storage.Manifest, config: dict[str, Any], inputs: dict[str, str]
 ) -> None:
-    changed = [f"setting {key}" for key in config if finished.config.get(key) != config[key]]
+    # A setting that did not exist when the domain was made had the value that it has by default.
+    earlier = {**settings_of(TableOptions()), **finished.config}
+    changed = [f"setting {key}" for key in config if earlier[key] != config[key]]
     changed += [f"input {key}" for key in inputs if finished.inputs.get(key) != inputs[key]]
     if changed:
         raise SettingsMismatch(
@@ -268,7 +275,6 @@ def _images(
     chosen: npt.NDArray[np.int64],
     pictures: Sequence[str | None],
     stored: dict[str, Stored],
-    file: str,
     rejects: Rejects,
 ) -> list[str | None]:
     """The stored picture of every chosen item; an item with a bad picture stays without it."""
@@ -277,7 +283,7 @@ def _images(
         found = stored[picture] if picture is not None else Stored("", None, None)
         if found.problem is not None:
             rejects.add(
-                file,
+                items.files[index],
                 int(items.rows[index]),
                 "bad image",
                 item_id=items.ids[index],

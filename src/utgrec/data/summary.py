@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from utgrec.catalog import Domain
-from utgrec.data.split import leave_one_out
+from utgrec.catalog import LEAVE_ONE_OUT, Domain
+from utgrec.data.cleaning.findings import Findings, find, warnings_of
+from utgrec.data.split import split_domain
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -76,8 +77,10 @@ class DomainSummary:
     """Interactions."""
     untaken_items: int
     """Items without an interaction."""
+    split: str
+    """How the log is divided, in words."""
     evaluated_users: int
-    """Users with 3 or more interactions: they have a validation and a test item."""
+    """Users with a test item."""
     training_interactions: int
     """Interactions that the models may learn from."""
     training_pairs: int
@@ -116,6 +119,8 @@ class DomainSummary:
     """What the filters removed."""
     attributes: list[str]
     """Columns for filters and display."""
+    findings: Findings
+    """What is suspicious in the data, counted (utgrec.data.cleaning)."""
     samples: list[Sample]
     """Items spread evenly over the catalogue."""
     warnings: list[str]
@@ -125,7 +130,7 @@ class DomainSummary:
 def summarise(domain: Domain) -> DomainSummary:
     """Count everything that a person wants to know before training."""
     facts = domain.manifest.facts if domain.manifest is not None else {}
-    split = leave_one_out(domain)
+    split = split_domain(domain)
     lengths = np.diff(domain.offsets)
     popularity = np.bincount(domain.items, minlength=len(domain.catalog))
     pictured = np.array([image is not None for image in domain.catalog.images], dtype=bool)
@@ -142,6 +147,7 @@ def summarise(domain: Domain) -> DomainSummary:
         "items": len(domain.catalog),
         "interactions": domain.interaction_count,
         "untaken_items": int((popularity == 0).sum()),
+        "split": domain.split.words,
         "evaluated_users": len(split.evaluated),
         "training_interactions": len(split.train),
         "training_pairs": int(np.maximum(train_lengths - 1, 0).sum()),
@@ -161,6 +167,7 @@ def summarise(domain: Domain) -> DomainSummary:
         "rejected": dict(facts.get("rejected", {})),
         "removed": {key: n for key, n in filtered.items() if key.endswith("_removed") and n},
         "attributes": domain.catalog.table.column_names[4:],
+        "findings": find(domain),
         "samples": _samples(domain, popularity),
     }
     return DomainSummary(**values, warnings=_warnings(values, facts))
@@ -252,9 +259,12 @@ def _warnings(values: dict[str, Any], facts: dict[str, Any]) -> list[str]:
         found.append(f"{items - values['items_with_text']:,} items have no text at all.")
     if values["evaluated_users"] < users:
         short = users - values["evaluated_users"]
-        found.append(
-            f"{short:,} users have fewer than 3 interactions: they train, but are not evaluated."
+        why = (
+            "have fewer than 3 interactions: they train, but are not evaluated."
+            if values["split"] == LEAVE_ONE_OUT.words
+            else "have nothing on one side of the test date: they are not evaluated."
         )
+        found.append(f"{short:,} users {why}")
     if values["history_length"].median < 5:
         found.append("Half of the histories are shorter than 5: there is little to learn from.")
     if not facts.get("time", {}).get("real", True):
@@ -276,11 +286,37 @@ def _warnings(values: dict[str, Any], facts: dict[str, Any]) -> list[str]:
         found.append(
             f"{sum(values['rejected'].values()):,} rows were set aside (rejected.parquet)."
         )
+    found += _odd_values(facts)
     unread = facts.get("items", {}).get("unreadable_prices", 0)
     if unread:
         found.append(f"{unread:,} prices could not be read and are empty.")
+    found += warnings_of(values["findings"])
     if not values["licence"]:
         found.append("The terms of use of the data are not recorded (--licence).")
+    return found
+
+
+def _odd_values(facts: dict[str, Any]) -> list[str]:
+    """What was taken as it is, but may not be meant."""
+    found = []
+    for what, alike in facts.get("look_alike_ids", {}).items():
+        if alike["ids"]:
+            shown = " and ".join(repr(name) for name in alike["examples"][0])
+            found.append(
+                f"{alike['ids']:,} ids of {what} differ from another one by case or white space "
+                f"alone, such as {shown}: they count as different."
+            )
+    early = facts.get("time", {}).get("in_1970", 0)
+    if early:
+        found.append(
+            f"{early:,} interactions are in the year 1970: a 0 often means that there was no time."
+        )
+    negative = facts.get("items", {}).get("negative_prices", 0)
+    if negative:
+        found.append(f"{negative:,} prices are negative and are empty.")
+    events = facts.get("events", {})
+    if events.get("left_out"):
+        found.append(f"{events['left_out']:,} events do not count (kinds or weights not chosen).")
     return found
 
 
@@ -302,6 +338,7 @@ def render_summary(summary: DomainSummary) -> "Group":
         "items": f"{s.items:,}  ({s.untaken_items:,} never taken)",
         "interactions": f"{s.interactions:,}  ({s.repeated_items:,} of items taken before, "
         f"{s.duplicate_events:,} exact repetitions)",
+        "split": s.split,
         "training": f"{s.training_interactions:,} interactions, {s.training_pairs:,} pairs",
         "history length": spread(s.history_length),
         "interactions per item": spread(s.item_interactions),

@@ -1,47 +1,29 @@
-"""Find and read the plain tables of a shop: CSV, TSV, JSON lines and Parquet, also gzipped.
+"""Read the plain tables of a shop: CSV, TSV, JSON lines and Parquet, also gzip and zstd.
 
 CSV and TSV values are text, exactly as written: an item called 007 stays 007. Column types are
 decided later, from the values of a whole column.
 """
 
+import bisect
 import csv
-import gzip
 import io
 import itertools
 import json
-import os
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from utgrec.data.rejects import Rejects
+from utgrec.data.table_files import BOM, format_of, lines, open_table, unpacked
 from utgrec.errors import BadTable
 
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-}
-SEPARATORS = {"csv": ",", "tsv": "\t"}
+T = TypeVar("T")
 
-# Names of files without suffix, most telling group first; "meta" also stands for meta_Books.
-ITEM_NAMES = (
-    ("items", "item", "catalog", "catalogue"),
-    ("products", "product", "articles", "movies", "books", "games", "songs", "goods"),
-    ("meta", "metadata"),
-)
-INTERACTION_NAMES = (
-    ("interactions", "interaction"),
-    ("events", "ratings", "reviews", "transactions", "orders", "clicks", "purchases", "logs"),
-)
+SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 # JSON keys are collected from this many objects when only some columns are read.
 PEEK = 1000
@@ -52,6 +34,19 @@ class Table(NamedTuple):
 
     rows: npt.NDArray[np.int64]  # (n,), line number, or row number counted from 1 (Parquet)
     columns: dict[str, pl.Series | list[Any]]
+    files: tuple[str, ...] = ("",)  # names of the files it was read from
+    ends: tuple[int, ...] = ()  # where each file but the last one ends in the rows
+
+    def file(self, place: int) -> str:
+        """The name of the file that a row was read from."""
+        return self.files[bisect.bisect_right(self.ends, place)]
+
+    def file_names(self) -> pl.Series:
+        """The same for every row."""
+        counts = np.diff([0, *self.ends, len(self.rows)])
+        return pl.Series(np.repeat(np.arange(len(self.files)), counts)).replace_strict(
+            list(range(len(self.files))), list(self.files), return_dtype=pl.String
+        )
 
     def values(self, name: str) -> list[Any]:
         """One column as Python values."""
@@ -59,41 +54,51 @@ class Table(NamedTuple):
         return column.to_list() if isinstance(column, pl.Series) else column
 
 
-def find_table(folder: Path, names: Sequence[Sequence[str]], told: str | None, what: str) -> Path:
-    """The table of items or interactions in a source folder.
-
-    `told` is a file name relative to the folder; without it the file is found by its usual names.
+def read_tables(
+    paths: Sequence[Path], rejects: Rejects, columns: Sequence[str] | None = None
+) -> Table:
+    """One table of several files, one after the other; a column that a file lacks is empty there.
 
     Raises:
-        BadTable: no such file, or more than one fits.
+        BadTable: a file as a whole cannot be read.
     """
-    if told:
-        path = folder / told
-        if not path.is_file():
-            raise BadTable(f"{path} is no file; check --{what} (options.{what}_file)")
-        _format_of(path)
-        return path
-    tables = sorted(
-        path for path in folder.iterdir() if path.is_file() and _kind(path.name) is not None
+    return join_tables([read_table(path, rejects, columns) for path in paths])
+
+
+def join_tables(tables: Sequence[Table]) -> Table:
+    """Tables of one file each, one after the other; a column that one lacks is empty there."""
+    if len(tables) == 1:
+        return tables[0]
+    names = dict.fromkeys(name for table in tables for name in table.columns)
+    lengths = [len(table.rows) for table in tables]
+    return Table(
+        np.concatenate([table.rows for table in tables]),
+        {name: _joined([table.columns.get(name) for table in tables], lengths) for name in names},
+        tuple(table.files[0] for table in tables),
+        tuple(int(end) for end in np.cumsum(lengths)[:-1]),
     )
-    for group in names:
-        found = [path for path in tables if _stem(path.name) in group]
-        if not found and "meta" in group:
-            found = [path for path in tables if _stem(path.name).startswith("meta_")]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            listed = ", ".join(path.name for path in found)
-            raise BadTable(
-                f"{folder} has more than one table of {what}: {listed}; "
-                f"say which with --{what} NAME (options.{what}_file)"
-            )
-    listed = ", ".join(path.name for path in tables) or "no table at all"
-    raise BadTable(
-        f"{folder} has no table of {what} under a usual name ({names[0][0]}.csv, .tsv, .jsonl, "
-        f".parquet, also .gz); it has {listed}. "
-        f"Say which it is with --{what} NAME (options.{what}_file)"
-    )
+
+
+def _joined(
+    parts: Sequence[pl.Series | list[Any] | None], lengths: Sequence[int]
+) -> pl.Series | list[Any]:
+    """Parts of one column in one piece, as a Series if all have one type."""
+    types = {
+        part.dtype if isinstance(part, pl.Series) else None for part in parts if part is not None
+    }
+    if len(types) == 1 and None not in types:
+        (kind,) = types
+        return pl.concat(
+            [
+                part if isinstance(part, pl.Series) else pl.repeat(None, n, dtype=kind, eager=True)
+                for part, n in zip(parts, lengths, strict=True)
+            ]
+        )
+    joined: list[Any] = []
+    for part, length in zip(parts, lengths, strict=True):
+        values = part.to_list() if isinstance(part, pl.Series) else part
+        joined += [None] * length if values is None else values
+    return joined
 
 
 def column_names(path: Path) -> list[str]:
@@ -102,9 +107,9 @@ def column_names(path: Path) -> list[str]:
     Raises:
         BadTable: the file cannot be read, is empty, or names a column twice.
     """
-    kind = _format_of(path)
+    kind = format_of(path)
     if kind == "parquet":
-        return list(_parquet(path, lambda: pl.read_parquet_schema(path)))
+        return [str(name) for name in _parquet(path, lambda file: file.schema_arrow.names)]
     if kind == "jsonl":
         objects = (value for _, value, _ in _json_lines(path) if value is not None)
         names: dict[str, None] = {}
@@ -120,16 +125,24 @@ def read_table(path: Path, rejects: Rejects, columns: Sequence[str] | None = Non
     Raises:
         BadTable: the file as a whole cannot be read.
     """
-    kind = _format_of(path)
+    kind = format_of(path)
     if kind == "parquet":
         chosen = list(columns) if columns is not None else None
-        frame = _parquet(path, lambda: pl.read_parquet(path, columns=chosen))
+        frame = _parquet(path, lambda file: pl.DataFrame(pl.from_arrow(file.read(chosen))))
         return Table(
             np.arange(1, frame.height + 1, dtype=np.int64),
             {name: frame[name] for name in frame.columns},
+            (path.name,),
         )
     if kind == "jsonl":
         return _read_json(path, rejects, columns)
+    return read_separated(path, kind, rejects, columns)
+
+
+def read_separated(
+    path: Path, kind: str, rejects: Rejects, columns: Sequence[str] | None = None
+) -> Table:
+    """Read a file as "csv" or "tsv", whatever its name says."""
     return _read_plain_csv(path, kind, columns) or _read_any_csv(path, kind, rejects, columns)
 
 
@@ -149,12 +162,13 @@ def _read_json(path: Path, rejects: Rejects, columns: Sequence[str] | None) -> T
     return Table(
         np.array(rows, dtype=np.int64),
         {name: [value.get(name) for value in objects] for name in names},
+        (path.name,),
     )
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, tuple[str, str]]]:
     """Every non-blank line: its number, its object, or None and (reason, detail)."""
-    for number, raw in enumerate(_lines(path), start=1):
+    for number, raw in enumerate(lines(path), start=1):
         if not raw.strip():
             continue
         if number == 1 and raw.lstrip().startswith(b"["):
@@ -177,11 +191,11 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, tuple[
 def _read_plain_csv(path: Path, kind: str, columns: Sequence[str] | None) -> Table | None:
     """The quick way, for files without quotes in which every line has all its fields."""
     names = _header(path, kind)
-    with _open(path) as stream:
-        data = _unzipped(path, stream.read).removeprefix(b"\xef\xbb\xbf")
+    with open_table(path) as stream:
+        data = unpacked(path, stream.read).removeprefix(BOM)
     separator = SEPARATORS[kind]
-    lines = data.count(b"\n") + (not data.endswith(b"\n"))
-    whole = data.count(separator.encode()) == lines * (len(names) - 1)
+    line_count = data.count(b"\n") + (not data.endswith(b"\n"))
+    whole = data.count(separator.encode()) == line_count * (len(names) - 1)
     if b'"' in data or not whole or len(names) < 2 or data.count(b"\r") != data.count(b"\r\n"):
         return None
     try:
@@ -190,12 +204,14 @@ def _read_plain_csv(path: Path, kind: str, columns: Sequence[str] | None) -> Tab
         ).fill_null("")
     except pl.exceptions.PolarsError:
         return None  # the slow way finds the line and says what is wrong with it
-    if frame.height != lines - 1:
+    if frame.height != line_count - 1:
         return None
     frame.columns = names
     chosen = [name for name in names if name and (columns is None or name in columns)]
     return Table(
-        np.arange(2, frame.height + 2, dtype=np.int64), {name: frame[name] for name in chosen}
+        np.arange(2, frame.height + 2, dtype=np.int64),
+        {name: frame[name] for name in chosen},
+        (path.name,),
     )
 
 
@@ -206,17 +222,17 @@ def _read_any_csv(path: Path, kind: str, rejects: Rejects, columns: Sequence[str
     places = [names.index(name) for name in chosen]
     rows: list[int] = []
     values: list[list[str]] = [[] for _ in chosen]
-    with _open(path) as stream:
+    with open_table(path) as stream:
         # Bytes that are not UTF-8 become lone surrogates, so that they stay within their row.
         text = io.TextIOWrapper(
             cast(BinaryIO, stream), encoding="utf-8-sig", errors="surrogateescape", newline=""
         )
         reader = csv.reader(text, delimiter=SEPARATORS[kind])
-        _unzipped(path, lambda: next(reader))
+        unpacked(path, lambda: next(reader))
         while True:
             line = reader.line_num + 1
             try:
-                fields = _unzipped(path, lambda: next(reader, None))
+                fields = unpacked(path, lambda: next(reader, None))
             except csv.Error as error:
                 rejects.add(path.name, line, "broken row", detail=f"{error}; an unclosed quote?")
                 continue
@@ -237,12 +253,12 @@ def _read_any_csv(path: Path, kind: str, rejects: Rejects, columns: Sequence[str
         name: pl.Series(name, column, dtype=pl.String)
         for name, column in zip(chosen, values, strict=True)
     }
-    return Table(np.array(rows, dtype=np.int64), columns_read)
+    return Table(np.array(rows, dtype=np.int64), columns_read, (path.name,))
 
 
 def _header(path: Path, kind: str) -> list[str]:
-    with _open(path) as stream:
-        first = _unzipped(path, stream.readline)
+    with open_table(path) as stream:
+        first = unpacked(path, stream.readline)
     if first.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise BadTable(f"{path.name} is UTF-16; save it as UTF-8")
     try:
@@ -251,7 +267,13 @@ def _header(path: Path, kind: str) -> list[str]:
         raise BadTable(
             f"{path.name}, line 1: broken encoding, not UTF-8 ({error.reason}); save it as UTF-8"
         ) from error
-    names = [name.strip() for name in next(csv.reader([line], delimiter=SEPARATORS[kind]), [])]
+    try:
+        fields = next(csv.reader([line], delimiter=SEPARATORS[kind]), [])
+    except csv.Error as error:
+        raise BadTable(
+            f"{path.name}, line 1: no header that can be read ({error}); lines must end in \\n"
+        ) from error
+    names = [name.strip() for name in fields]
     if not any(names):
         raise BadTable(f"{path.name} has no header; its first line must name the columns")
     twice = sorted({name for name in names if name and names.count(name) > 1})
@@ -264,50 +286,17 @@ def _is_broken(fields: list[str]) -> bool:
     return any("\udc80" <= letter <= "\udcff" for field in fields for letter in field)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with _open(path) as stream:
-        first = True
-        while line := _unzipped(path, stream.readline):
-            yield line.removeprefix(b"\xef\xbb\xbf") if first else line
-            first = False
+def _parquet(path: Path, read: Callable[[Any], T]) -> T:
+    """Do one read of a Parquet file; by pyarrow, since polars panics on some damaged files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-
-def _open(path: Path) -> io.BufferedIOBase:
-    if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rb")
-    return open(path, "rb")
-
-
-def _unzipped(path: Path, read: Any) -> Any:
     try:
-        return read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadTable(f"{path.name} is not a whole gzip file ({error}); copy it again") from error
-
-
-def _parquet(path: Path, read: Any) -> Any:
-    try:
-        return read()
-    except (pl.exceptions.PolarsError, OSError) as error:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise BadTable(f"{path.name} names a column twice: {', '.join(twice)}; rename one")
+            return read(file)
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise BadTable(f"{path.name} is not a readable Parquet file ({error})") from error
-
-
-def _kind(name: str) -> str | None:
-    lower = name.lower()
-    plain = lower.removesuffix(".gz")
-    kind = FORMATS.get(os.path.splitext(plain)[1])
-    return None if kind == "parquet" and plain != lower else kind
-
-
-def _stem(name: str) -> str:
-    return os.path.splitext(name.lower().removesuffix(".gz"))[0]
-
-
-def _format_of(path: Path) -> str:
-    kind = _kind(path.name)
-    if kind is None:
-        known = ", ".join(FORMATS)
-        raise BadTable(
-            f"{path.name}: no known table format; it must end in one of {known} (or .gz)"
-        )
-    return kind

@@ -100,15 +100,24 @@ def read_list(values: Sequence[Any]) -> list[list[str] | None]:
 
 
 def read_price(value: Any) -> float | None:
+    """Like `read_number`, but a negative price is none."""
+    number = read_number(value)
+    return None if number is None or number < 0 else number
+
+
+def read_number(value: Any) -> float | None:
     """The first number of "$1,299.00", "1.299,00 €" or "from 14.99"; None if there is none.
 
     Of a comma and a point the later one marks the decimals; one that only parts groups of three
-    digits marks thousands. A negative price is none.
+    digits marks thousands.
     """
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, (int, float)):
-        return float(value) if math.isfinite(value) and value >= 0 else None
+        try:
+            return float(value) if math.isfinite(value) else None
+        except OverflowError:  # JSON has integers of any length
+            return None
     match = _PRICE.search(str(value))
     if match is None:
         return None
@@ -120,7 +129,7 @@ def read_price(value: Any) -> float | None:
         price = float(re.sub("[.,]", "", number))
     else:
         price = float(re.sub("[.,]", "", number[:last]) + "." + number[last + 1 :])
-    return price if price >= 0 else None
+    return price if math.isfinite(price) else None
 
 
 def is_reading_matter(name: str, column: Column) -> bool:

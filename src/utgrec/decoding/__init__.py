@@ -5,6 +5,7 @@ from utgrec.decoding.causal import CausalState, LeanCausal
 from utgrec.decoding.exact import exact_causal_scores, exact_scores
 from utgrec.decoding.filters import AllowedItems, Exclusions
 from utgrec.decoding.itemsets import ItemSet, ListColumn, ValueColumn
+from utgrec.decoding.mixed import ItemTable, MixedSearch, make_search
 from utgrec.decoding.models import make_beam_model
 from utgrec.decoding.t5 import LeanT5, T5State
 from utgrec.decoding.trie import CodeTrie
@@ -18,9 +19,11 @@ __all__ = [
     "Exclusions",
     "Hits",
     "ItemSet",
+    "ItemTable",
     "LeanCausal",
     "LeanT5",
     "ListColumn",
+    "MixedSearch",
     "SelectiveModel",
     "Step",
     "T5State",
@@ -28,4 +31,5 @@ __all__ = [
     "exact_causal_scores",
     "exact_scores",
     "make_beam_model",
+    "make_search",
 ]

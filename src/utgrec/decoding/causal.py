@@ -7,6 +7,7 @@ Shapes: B users · S history tokens · T items · W beams · t tokens written so
 A heads · H width of a head · L codes per item · V token ids.
 """
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -52,6 +53,7 @@ class LeanCausal:
         self._embedding = _copy(model.embedding.weight)  # (V, M)
         self._join = _copy(model.join.weight).to(dtype)  # (M, L × M)
         self._nearness = _copy(model.nearness)  # (A, distances)
+        self._items = copy.deepcopy(model.items)
         self._trunk = [self._layer(layer) for layer in model.trunk if isinstance(layer, Layer)]
         self._trunk_scale = _copy(model.trunk_norm.weight)
         self._places = _copy(model.places)  # (L, M)
@@ -68,8 +70,10 @@ class LeanCausal:
         longest = (input_ids.shape[1] - 2) // length  # T
         last = (attention_mask.sum(dim=1) - 2) // length  # (B,), items of each history
         items = input_ids[:, 1 : 1 + longest * length].reshape(users, longest, length)
-        joined = F.linear(self._embedding[items].flatten(2).to(self.dtype), self._join)
-        hidden = torch.cat([self._embedding[input_ids[:, :1]], joined.float()], dim=1)
+        joined = F.linear(self._embedding[items].flatten(2).to(self.dtype), self._join).float()
+        if self._items is not None and self._items.count:
+            joined = joined + self._items(input_ids[:, 0], items)
+        hidden = torch.cat([self._embedding[input_ids[:, :1]], joined], dim=1)
         place = torch.arange(longest + 1, device=hidden.device)
         distance = place[:, None] - place[None, :]
         bias = self._nearness[:, distance.clamp(0, self._distances - 1)]

@@ -5,18 +5,22 @@ Shapes: B users · k recommendations per user · N items · L codes per item.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from utgrec.config import require
-from utgrec.decoding import BeamSearch, CodeTrie, make_beam_model
+from utgrec.decoding import CodeTrie, make_beam_model, make_search
 from utgrec.evaluation.protocol import Query, Recommendations, evaluate, sample_users
+from utgrec.recommender.companions import CatalogCompanions
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
+from utgrec.recommender.mixing import Mixing
 from utgrec.recommender.model import GenerativeRecommender
+from utgrec.recommender.train import Memory
 from utgrec.recommender.vocabulary import Vocabulary
+
+NETWORK_ALONE = Mixing(companions=0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,9 @@ class DecodingConfig:
     """Beams kept per user; stated with every figure, since wider beams find more."""
     precision: str = "bf16"
     """bf16 or fp32 arithmetic."""
+    mixing: Mixing | None = None
+    """How codes, item vectors and companions are mixed; None takes what the recommender's own
+    validation items found best."""
 
     def __post_init__(self) -> None:
         require(self.beam >= 1, f"beam must be at least 1, got {self.beam}")
@@ -48,15 +55,26 @@ class GenerativeSystem:
         *,
         max_items: int,
         decoding: DecodingConfig,
+        memory: Memory | None = None,
         name: str = "UTGRec",
     ) -> None:
-        """`codes` (N, L) are those of the whole catalogue, never of the held-out items alone."""
+        """`codes` (N, L) are those of the whole catalogue, never of the held-out items alone.
+
+        Without `memory` nothing was counted, and the network speaks alone.
+        """
         self.name = name
         self.decoding = decoding
-        self._encoder = HistoryEncoder(domain, codes, vocabulary, max_items)
+        self.encoder = HistoryEncoder(domain, codes, vocabulary, max_items)
         dtype = torch.bfloat16 if decoding.precision == "bf16" else torch.float32
         lean = make_beam_model(model, vocabulary.code_length, dtype)
-        self._search = BeamSearch[Any](lean, vocabulary, CodeTrie.build(codes))
+        self.mixing = decoding.mixing or NETWORK_ALONE
+        companions = None
+        if memory is not None:
+            self.mixing = decoding.mixing or memory.mixing_of(domain)
+            companions = CatalogCompanions(memory.companions, vocabulary, domain, codes)
+        self.search = make_search(
+            model, lean, vocabulary, CodeTrie.build(codes), domain, codes, self.mixing, companions
+        )
 
     def recommend(self, query: Query, k: int, *, exclude_seen: bool) -> Recommendations:
         """The best k items for each user; without those of the history if `exclude_seen`."""
@@ -66,8 +84,8 @@ class GenerativeSystem:
         self, histories: Sequence[npt.NDArray[np.integer]], k: int, *, exclude_seen: bool
     ) -> Recommendations:
         """The best k items after each history of item indices. Returns (B, k) twice."""
-        tokens, mask = self._encoder.encode(histories)
-        hits = self._search.search(
+        tokens, mask = self.encoder.encode(histories)
+        hits = self.search.search(
             tokens,
             mask,
             k=k,

@@ -9,21 +9,19 @@ Shapes: B users of a batch · U users · N items · K neighbours per item.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from utgrec.catalog import Ints
 from utgrec.config import require
+from utgrec.data.similarities import Similarities, best, most_similar
 from utgrec.data.split import Split
 from utgrec.evaluation.metrics import Floats
 from utgrec.evaluation.popularity import known_interactions
 from utgrec.evaluation.protocol import Query, Recommendations
-from utgrec.evaluation.topk import NO_ITEM, best, pack
-
-_ROWS = 1024  # items whose similarities to all others are held at a time
+from utgrec.evaluation.topk import pack
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,17 +46,6 @@ class ItemKNNConfig:
         require(0 < self.decay <= 1, f"decay must be in (0, 1], got {self.decay}")
 
 
-class Similarities(NamedTuple):
-    """The K most similar items of each item, best first."""
-
-    items: npt.NDArray[np.int32]  # (N, K), -1 where there are fewer
-    values: npt.NDArray[np.float32]  # (N, K), 0 where there are fewer
-
-    def cut(self, neighbours: int) -> "Similarities":
-        """The same with fewer neighbours."""
-        return Similarities(self.items[:, :neighbours], self.values[:, :neighbours])
-
-
 def find_similarities(
     split: Split,
     item_count: int,
@@ -70,31 +57,7 @@ def find_similarities(
 ) -> Similarities:
     """Compare every item with every other over the training part."""
     counts = _count_matrix(split, item_count, with_validation=with_validation)  # (U, N)
-    vectors = _tfidf_vectors(counts)  # (N, U)
-    taken = sparse.csr_matrix(vectors, copy=True)
-    taken.data[:] = 1.0
-    width = min(neighbours, item_count)
-    items = np.full((item_count, width), NO_ITEM, dtype=np.int32)
-    values = np.zeros((item_count, width), dtype=np.float32)
-    for start in range(0, item_count, _ROWS):
-        block = (vectors[start : start + _ROWS] @ vectors.T).tocsr()  # (rows, N)
-        block.sort_indices()
-        if shrink:
-            common = (taken[start : start + _ROWS] @ taken.T).tocsr()
-            common.sort_indices()  # the same pattern as `block`: products of positive numbers
-            block.data *= common.data / (common.data + shrink)
-        for row in range(block.shape[0]):
-            part = slice(block.indptr[row], block.indptr[row + 1])
-            others, similar = block.indices[part], block.data[part]
-            if not self_similar:
-                different = others != start + row
-                others, similar = others[different], similar[different]
-            # float32 makes equal what differs only by the order of summation, so that ties are
-            # broken by the rule of `best` and not by noise in the last digits.
-            ranked = best(others, similar.astype(np.float32), width)
-            items[start + row, : len(ranked.items)] = ranked.items
-            values[start + row, : len(ranked.items)] = ranked.scores
-    return Similarities(items, values)
+    return most_similar(counts, neighbours=neighbours, shrink=shrink, self_similar=self_similar)
 
 
 class ItemKNN:
@@ -174,17 +137,3 @@ def _count_matrix(split: Split, item_count: int, *, with_validation: bool) -> An
     known = known_interactions(split, with_validation=with_validation)
     shape = (len(split.valid), item_count)
     return sparse.csr_matrix((np.ones(len(known.items)), (known.users, known.items)), shape=shape)
-
-
-def _tfidf_vectors(counts: Any) -> Any:
-    """Items as unit vectors over users. Shapes: (U, N) → (N, U), sparse."""
-    distinct = np.diff(counts.indptr)  # (U,) different items of each user
-    # A user who took (nearly) all items says nothing; the logarithm would go below 0 there.
-    idf = np.maximum(np.log(counts.shape[1]) - np.log1p(distinct), 0.0)
-    weighted = counts.copy()
-    weighted.data = np.sqrt(weighted.data) * np.repeat(idf, distinct)
-    weighted.eliminate_zeros()
-    vectors = weighted.T.tocsr()  # (N, U)
-    norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
-    vectors.data /= np.repeat(norms, np.diff(vectors.indptr))
-    return vectors

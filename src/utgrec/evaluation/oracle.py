@@ -5,9 +5,10 @@ from typing import Protocol
 import numpy as np
 
 from utgrec.catalog import Ints
+from utgrec.data.similarities import Scores
 from utgrec.errors import InputError
 from utgrec.evaluation.protocol import Query, Recommendations
-from utgrec.evaluation.topk import Scores, rank_scores
+from utgrec.evaluation.topk import rank_scores
 
 
 class Scorer(Protocol):

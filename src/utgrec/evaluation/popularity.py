@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from utgrec.data.similarities import Ranked
 from utgrec.data.split import Split
 from utgrec.evaluation.protocol import Query, Recommendations
-from utgrec.evaluation.topk import Ranked, pack
+from utgrec.evaluation.topk import pack
 
 
 class Interactions(NamedTuple):
@@ -32,10 +33,13 @@ def user_counts(
 
 
 def known_interactions(split: Split, *, with_validation: bool) -> Interactions:
-    """Every training interaction; the validation items too if asked."""
+    """Every training interaction; what is known before the test items too if asked."""
     users = np.repeat(np.arange(len(split.valid)), np.diff(split.offsets))
     items = split.train.astype(np.int64)
-    if with_validation:
+    if with_validation and split.between is not None and split.between_offsets is not None:
+        later = np.repeat(np.arange(len(split.valid)), np.diff(split.between_offsets))
+        users, items = np.append(users, later), np.append(items, split.between)
+    elif with_validation:
         held = np.flatnonzero(split.valid >= 0)
         users, items = np.append(users, held), np.append(items, split.valid[held])
     return Interactions(users, items)

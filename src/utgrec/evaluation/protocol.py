@@ -63,8 +63,8 @@ def make_query(split: Split, users: Ints, part: Part) -> Query:
 
 
 def sample_users(split: Split, most: int, seeds: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Evaluated users to measure on where all would take too long: (at most `most`,), ascending."""
-    users = split.evaluated
+    """Validation users to measure on where all would take too long: (≤ `most`,), ascending."""
+    users = split.validated
     if len(users) <= most:
         return users
     return np.sort(np.random.default_rng(list(seeds)).choice(users, most, replace=False))
@@ -86,7 +86,7 @@ def evaluate(
 
     Args:
         part: "valid" guesses the validation item from the training items; "test" guesses the test
-            item from the training and validation items.
+            item from all that was known before it.
         item_count: items of the catalogue.
         ks: cuts of the metrics; the system is asked for max(ks) items.
         exclude_seen: items of the user's own history cannot be recommended. A target that is in the
@@ -97,7 +97,9 @@ def evaluate(
     Raises:
         InputError: bad arguments, or a system that breaks the rules of this protocol.
     """
-    users = split.evaluated if users is None else np.asarray(users)
+    if users is None:
+        users = split.validated if part == "valid" else split.evaluated
+    users = np.asarray(users)
     targets = _targets(split, part, users, item_count)
     _check_settings(ks, batch_size, item_count)
     if part == "valid" and getattr(system, "knows_validation", False):
@@ -204,7 +206,7 @@ def _targets(split: Split, part: Part, users: Ints, item_count: int) -> npt.NDAr
     if len(users) == 0 or len(np.unique(users)) != len(users):
         raise InputError(
             f"got {len(users)} users, {len(np.unique(users))} of them different; evaluation needs "
-            "at least 1 user and each only once (users with fewer than 3 items have no target)"
+            "at least 1 user and each only once (users without a held-out item have no target)"
         )
     if users.min() < 0 or users.max() >= total:
         raise InputError(
@@ -214,8 +216,8 @@ def _targets(split: Split, part: Part, users: Ints, item_count: int) -> npt.NDAr
     without = users[targets < 0]
     if len(without):
         raise InputError(
-            f"user {without[0]} has no {part} item (fewer than 3 interactions); "
-            "choose from split.evaluated"
+            f"user {without[0]} has no {part} item; choose from "
+            f"split.{'validated' if part == 'valid' else 'evaluated'}"
         )
     highest = max(int(row.max(initial=-1)) for row in (split.train, split.valid, split.test))
     if highest >= item_count:

@@ -14,7 +14,7 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import to_dict
 from utgrec.data.marketplace import Oracle
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain, split_words
 from utgrec.evaluation.baselines.counting import ItemKNNFamily
 from utgrec.evaluation.baselines.family import FitInput
 from utgrec.evaluation.baselines.tuning import Tuning, tune
@@ -28,7 +28,7 @@ from utgrec.evaluation.result import Evaluation
 from utgrec.evaluation.table import Comparison, comparison
 from utgrec.progress import Progress, silent
 from utgrec.recommender.train import STAGE as RECOMMENDER
-from utgrec.recommender.train import read_recommender
+from utgrec.recommender.train import read_memory, read_recommender
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import STAGE as CODES
 from utgrec.tokenizer.codes import read_codes
@@ -55,7 +55,7 @@ def evaluate_domain(
     }
 
     def make(work: Workspace) -> StageResult:
-        split = leave_one_out(domain)
+        split = split_domain(domain)
         count = len(domain.catalog)
         family = ItemKNNFamily()
         given = FitInput(domain, split, exclude_seen, seed=0, work=work.checkpoints / "baselines")
@@ -73,6 +73,7 @@ def evaluate_domain(
                 read_codes(codes).codes,
                 max_items=settings.max_items,
                 decoding=decoding,
+                memory=read_memory(recommender),
             ),
         ]
         oracle = _oracle(domain)
@@ -127,11 +128,18 @@ def _write(
     storage.write_json(
         folder / "comparison.json",
         # Without times: equal runs write equal files.
-        {**compared.to_json(), "itemknn_tuning": tuning.to_json(seconds=False)},
+        {
+            **compared.to_json(),
+            **split_words(domain),
+            "itemknn_tuning": tuning.to_json(seconds=False),
+        },
     )
-    storage.write_text(folder / "comparison.md", compared.sheet().to_markdown() + "\n")
+    storage.write_text(
+        folder / "comparison.md",
+        f"{compared.sheet().to_markdown()}\nSplit: {domain.split.words}.\n",
+    )
     has_image = np.array([image is not None for image in domain.catalog.images], dtype=np.bool_)
-    groupings = standard_groupings(evaluations[0], leave_one_out(domain), has_image)
+    groupings = standard_groupings(evaluations[0], split_domain(domain), has_image)
     everyone = [*evaluations, *([truth] if truth is not None else [])]
     groups = group_sheet(everyone, groupings)
     storage.write_text(folder / "groups.md", groups.to_markdown() + "\n")
@@ -145,6 +153,7 @@ def _facts(domain: Domain, compared: Comparison, decoding: DecodingConfig) -> di
     """Recall@10 and NDCG@10 of every system, for a glance."""
     return {
         "domain": domain.name,
+        **split_words(domain),
         "users": compared.users,
         "beam": decoding.beam,
         "systems": {

@@ -4,23 +4,13 @@ Equal scores are common in counts and small catalogues; a fixed rule makes every
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from utgrec.catalog import Ints
-
-NO_ITEM = -1
-
-Scores = npt.NDArray[np.floating[Any]]
-
-
-class Ranked(NamedTuple):
-    """Items of one user, best first."""
-
-    items: Ints  # (at most k,)
-    scores: Scores  # (at most k,)
+from utgrec.data.similarities import NO_ITEM, Ranked, Scores, best
 
 
 class Packed(NamedTuple):
@@ -28,16 +18,6 @@ class Packed(NamedTuple):
 
     items: npt.NDArray[np.int64]  # (B, k), -1 where there are fewer
     scores: npt.NDArray[np.float32]  # (B, k), -inf where there are fewer
-
-
-def best(items: Ints, scores: Scores, k: int) -> Ranked:
-    """The k ≥ 1 best-scored items. Shapes: items (n,) ascending, scores (n,) → at most k."""
-    if len(scores) > k:
-        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-        kept = scores >= threshold
-        items, scores = items[kept], scores[kept]
-    order = np.argsort(-scores, kind="stable")[:k]
-    return Ranked(items[order], scores[order])
 
 
 def pack(rows: Iterable[Ranked], k: int) -> Packed:

@@ -8,8 +8,12 @@ position per item instead of L, and the writer sees L positions and no history.
 Every item of a history is a training target of the same pass, where the encoder-decoder reads the
 history anew for each. docs/recommender.md compares the two.
 
-Shapes: B histories · T items · N positions that write · L codes per item · M width · A heads ·
-V token ids.
+With item vectors (`item_vectors.py`) the same states also rank whole items: a state should be near
+the vector of the item that comes next. That trains the trunk better than codes alone, and in
+decoding it is a second voice about every item (`decoding/mixed.py`).
+
+Shapes: B histories · T items · N positions that write · n known items · L codes per item ·
+M width · A heads · V token ids.
 """
 
 import dataclasses
@@ -24,8 +28,10 @@ from torch import Tensor, nn
 from utgrec import storage
 from utgrec.config import require, to_dict
 from utgrec.recommender.dropout import drop
+from utgrec.recommender.item_vectors import ItemVectors, token_bits
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.vocabulary import Vocabulary
+from utgrec.tokenizer.logsumexp import chunked_logsumexp
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FAR = -1e9  # added to the score of what may not be seen
@@ -49,6 +55,8 @@ class CausalSizes:
     """Distances between items that are told apart; all farther ones count as one."""
     dropout: float = 0.1
     """Dropout of the embeddings and of what each sublayer adds."""
+    item_vectors: bool = True
+    """Whether whole items have vectors, by which they are ranked (`item_vectors.py`)."""
 
     def __post_init__(self) -> None:
         sizes = (self.width, self.feed_forward, self.heads, self.distances)
@@ -65,13 +73,33 @@ class CausalSizes:
         """A few words for people."""
         return (
             f"decoder-only, {self.trunk_layers} + {self.writer_layers} layers of width {self.width}"
+            f"{', item vectors' if self.item_vectors else ''}"
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RankingConfig:
+    """How item vectors are trained."""
+
+    weight: float = 1.0
+    """Weight of the ranking loss beside that of the codes."""
+    most_items: int = 16384
+    """Known items that the right one is told from; of more, so many are drawn at every step."""
+    hidden_share: float = 0.1
+    """Share of the histories whose items are read and ranked by their codes alone, as those of a
+    new shop always are."""
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, f"the ranking weight must be at least 0, got {self.weight}")
+        require(self.most_items >= 1, f"most_items must be at least 1, got {self.most_items}")
+        require(0 <= self.hidden_share < 1, f"hidden_share is in [0, 1), got {self.hidden_share}")
 
 
 class WindowBatch(NamedTuple):
     """Parts of histories; every marked item is to be written from the items before it."""
 
-    domains: Tensor  # (B,), int64, domain tokens
+    domains: Tensor  # (B,), int64, domain tokens that are read; may be that of any domain
+    shops: Tensor  # (B,), int64, tokens of the domains that the items belong to
     items: Tensor  # (B, T, L), int64, token ids; anything beyond the end of a window
     targets: Tensor  # (B, T), bool, items that the model is to write
 
@@ -110,14 +138,26 @@ class Layer(nn.Module):
 class CausalRecommender(GenerativeRecommender):
     """Trunk and writer over one embedding of the vocabulary."""
 
+    items: ItemVectors | None
+
     def __init__(
-        self, sizes: CausalSizes, vocabulary: Vocabulary, label_smoothing: float = 0.0
+        self,
+        sizes: CausalSizes,
+        vocabulary: Vocabulary,
+        label_smoothing: float = 0.0,
+        *,
+        known: Tensor | None = None,
+        ranking: RankingConfig | None = None,
     ) -> None:
-        """Random weights, from torch's current seed."""
+        """Random weights, from torch's current seed.
+
+        `known` (n,) are the keys of the items that get a vector of their own; none is none.
+        """
         super().__init__()
         self.sizes = sizes
         self.length = vocabulary.code_length
         self.label_smoothing = label_smoothing
+        self.ranking = ranking or RankingConfig()
         width = sizes.width
         self.embedding = nn.Embedding(vocabulary.size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
@@ -130,12 +170,20 @@ class CausalRecommender(GenerativeRecommender):
         self.writer_norm = nn.RMSNorm(width)
         self.head = nn.Linear(width, vocabulary.size, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
+        self.items = None
+        if sizes.item_vectors:
+            keys = torch.zeros(0, dtype=torch.int64) if known is None else known
+            self.items = ItemVectors(keys, width, token_bits(vocabulary), self.length)
+            self.rank_join = nn.Linear(self.length * width, width, bias=False)
+            self.rank_state = nn.Linear(width, width)
+            nn.init.eye_(self.rank_state.weight)  # states are near vectors from the start
 
     @classmethod
     def load(cls, folder: Path, sizes: CausalSizes, vocabulary: Vocabulary) -> "CausalRecommender":
         """Open what `save` wrote, ready to recommend."""
-        model = cls(sizes, vocabulary)
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        weights = load_file(folder / WEIGHTS)
+        model = cls(sizes, vocabulary, known=weights.get("items.keys"))
+        model.load_state_dict(weights)
         return model.eval()
 
     def save(self, folder: Path) -> None:
@@ -144,9 +192,21 @@ class CausalRecommender(GenerativeRecommender):
         save_file(self.state_dict(), folder / WEIGHTS)
         storage.write_json(folder / CONFIG, {"network": "causal", **to_dict(self.sizes)})
 
+    def know(self, known: Tensor) -> None:
+        """Let these items have vectors of their own, (n,) keys; those of all others are forgotten.
+
+        Items that had one keep it; new ones start at zero.
+        """
+        if self.items is not None:
+            self.items = self.items.knowing(known)
+
     def forward(self, batch: WindowBatch) -> dict[str, Tensor]:
-        """Cross-entropy of the codes of all targets, by position; "loss" is their mean."""
-        states = self.read(batch.domains, batch.items[:, :-1])  # (B, T, M)
+        """Cross-entropy of the codes of all targets, by position, and of the ranking of items.
+
+        "codes" is the mean over positions; "loss" adds the weighted ranking.
+        """
+        hidden = self._draw_hidden(batch)
+        states = self.read(batch.domains, batch.items[:, :-1], hidden)  # (B, T, M)
         wanted = batch.items[batch.targets]  # (N, L)
         logits = self.head(self.write(states[batch.targets], wanted[:, :-1])).float()
         each = F.cross_entropy(
@@ -155,22 +215,81 @@ class CausalRecommender(GenerativeRecommender):
             reduction="none",
             label_smoothing=self.label_smoothing if self.training else 0.0,
         ).view(wanted.shape)
-        by_position = {f"code_{place + 1}": each[:, place].mean() for place in range(self.length)}
-        return {"loss": each.mean(), **by_position}
+        losses = {f"code_{place + 1}": each[:, place].mean() for place in range(self.length)}
+        codes = each.mean()
+        if self.items is None or self.items.count == 0 or self.ranking.weight == 0:
+            return {"loss": codes, **losses}
+        ranking = self._ranking_loss(states, batch, hidden)
+        loss = codes + self.ranking.weight * ranking
+        return {"loss": loss, "codes": codes, "ranking": ranking, **losses}
 
-    def read(self, domains: Tensor, items: Tensor) -> Tensor:
+    def read(self, domains: Tensor, items: Tensor, hidden: Tensor | None = None) -> Tensor:
         """What is known before every item, and after the last one.
 
-        Shapes: domains (B,), items (B, T, L) token ids → (B, T + 1, M); place t has seen t items.
+        Shapes: domains (B,), items (B, T, L) token ids, hidden (B,), bool, histories whose items
+        are read by their codes alone → (B, T + 1, M); place t has seen t items.
         """
         joined = self.join(self.embedding(items).flatten(2)).float()  # (B, T, M)
-        hidden = torch.cat([self.embedding(domains)[:, None], joined], dim=1)
-        hidden = drop(hidden, self.sizes.dropout if self.training else 0.0)
-        bias = self._nearness(hidden.shape[1])
+        if self.items is not None:
+            own = self.items(domains, items)
+            joined = joined + (own if hidden is None else own * ~hidden[:, None, None])
+        states = torch.cat([self.embedding(domains)[:, None], joined], dim=1)
+        states = drop(states, self.sizes.dropout if self.training else 0.0)
+        bias = self._nearness(states.shape[1])
         for layer in self.trunk:
-            hidden = layer(hidden, bias)
-        states: Tensor = self.trunk_norm(hidden)
-        return states
+            states = layer(states, bias)
+        out: Tensor = self.trunk_norm(states)
+        return out
+
+    def code_vectors(self, tokens: Tensor) -> Tensor:
+        """Vectors that any items have by their codes. Shapes: (n, L) token ids → (n, M)."""
+        out: Tensor = self.rank_join(self.embedding(tokens).flatten(1)).float()
+        return out
+
+    def _draw_hidden(self, batch: WindowBatch) -> Tensor:
+        """Histories whose items' own vectors are not shown: a share in training. (B,), bool"""
+        unnamed = batch.domains != batch.shops
+        if not self.training:
+            return unnamed
+        chance = torch.rand(len(batch.domains), device=batch.domains.device)
+        return unnamed | (chance < self.ranking.hidden_share)
+
+    def _ranking_loss(self, states: Tensor, batch: WindowBatch, hidden: Tensor) -> Tensor:
+        """Cross-entropy of every known target among the known items. (B, T, M) → scalar"""
+        assert self.items is not None
+        rows = self.items.rows(batch.shops, batch.items)  # (B, T)
+        ranked = batch.targets & (rows < self.items.count)
+        alone = hidden[:, None].expand_as(ranked)[ranked]  # (N,)
+        rows = rows[ranked]  # (N,)
+        wanted, place = self._candidates(rows)
+        vectors = self.code_vectors(self.items.tokens()[wanted])  # (n, M)
+        own = vectors + self.items.own.weight[wanted]
+        asked = self.rank_state(states[ranked]).float()  # (N, M)
+        total: Tensor = asked.new_zeros(())
+        for chosen, table in ((~alone, own), (alone, vectors)):
+            total = total + self._softmax_loss(asked[chosen], table, place[chosen]).sum()
+        return total / max(len(rows), 1)
+
+    def _candidates(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Known items to tell the targets from, and where each target is among them: (n,), (N,).
+
+        Of more than `most_items`, the targets of the batch and a random draw of the others.
+        """
+        assert self.items is not None
+        count = self.items.count
+        if count <= self.ranking.most_items:
+            return torch.arange(count, device=rows.device), rows
+        drawn = torch.randint(count, (self.ranking.most_items,), device=rows.device)
+        wanted = torch.unique(torch.cat([rows, drawn]))
+        return wanted, torch.searchsorted(wanted, rows)
+
+    def _softmax_loss(self, asked: Tensor, vectors: Tensor, place: Tensor) -> Tensor:
+        """Cross-entropy of each target. Shapes: asked (N, M), vectors (n, M), place (N,) → (N,)."""
+        wanted = (asked * vectors[place]).sum(dim=1)  # (N,)
+        if torch.is_autocast_enabled(asked.device.type):
+            dtype = torch.get_autocast_dtype(asked.device.type)
+            asked, vectors = asked.to(dtype), vectors.to(dtype)
+        return chunked_logsumexp(asked, vectors) - wanted
 
     def write(self, states: Tensor, written: Tensor) -> Tensor:
         """What the head needs to score each next code, given those already written.

@@ -50,11 +50,13 @@ def leave_unnamed(
 @torch.no_grad()
 def copy_token(model: nn.Module, vocabulary: Vocabulary, source: int, target: int) -> None:
     """Make the model read one token as it reads another."""
-    # T5 shares one table between its encoder and its decoder.
+    # T5 shares one table between its encoder and its decoder; item vectors are no tokens.
     tables = {
         id(module.weight): module.weight
-        for module in model.modules()
-        if isinstance(module, nn.Embedding) and module.num_embeddings == vocabulary.size
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding)
+        and module.num_embeddings == vocabulary.size
+        and not name.startswith("items.")
     }
     (table,) = tables.values()
     table[target] = table[source]

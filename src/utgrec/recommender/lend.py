@@ -7,8 +7,20 @@ from pathlib import Path
 
 from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.config import from_dict, to_dict
-from utgrec.recommender.train import STAGE, RecommenderConfig, common_sizes, continue_recommender
+from utgrec.config import from_dict
+from utgrec.data.split import trained_facts
+from utgrec.recommender.companions import count_companions
+from utgrec.recommender.mixing import Mixing
+from utgrec.recommender.networks import know_items
+from utgrec.recommender.train import (
+    STAGE,
+    Memory,
+    RecommenderConfig,
+    coded_domain,
+    common_sizes,
+    continue_recommender,
+    write_recommender,
+)
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import STAGE as CODES
 
@@ -21,10 +33,10 @@ def lend_recommender(start: Path, domain: Domain, codes: Path, out: Path) -> sto
         SettingsMismatch: the codes are of another domain or have other sizes.
     """
     made_by = storage.read_manifest(start, STAGE)
-    coded = storage.read_manifest(codes, CODES)
-    sizes = common_sizes([domain], [coded])
+    made_of = storage.read_manifest(codes, CODES)
+    sizes = common_sizes([domain], [made_of])
     inputs = {
-        f"codes {domain.name}": coded.fingerprint,
+        f"codes {domain.name}": made_of.fingerprint,
         f"domain {domain.name}": domain.fingerprint,
         "start": made_by.fingerprint,
     }
@@ -32,10 +44,15 @@ def lend_recommender(start: Path, domain: Domain, codes: Path, out: Path) -> sto
 
     def make(work: Workspace) -> StageResult:
         model, vocabulary = continue_recommender(start, [domain], sizes, config)
-        model.save(work.folder / "model")
-        storage.write_json(work.folder / "vocabulary.json", to_dict(vocabulary))
+        know_items(model, [], vocabulary)  # those of other domains cannot be met here
+        # Counting trains nothing; the mixture is the default, as no validation item is looked at.
+        coded = coded_domain(domain, codes)
+        companions = count_companions([coded], vocabulary, config.companions)
+        memory = Memory(companions, {domain.name: Mixing()})
+        write_recommender(work.folder, model, vocabulary, memory)
         facts = {
             "domains": [domain.name],
+            **trained_facts(domain),
             "samples": 0,
             "best_step": 0,
             "steps_done": 0,

@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from utgrec.recommender.causal import CausalRecommender, CausalSizes
+import numpy as np
+import torch
+
+from utgrec.recommender.causal import CausalRecommender, CausalSizes, RankingConfig
 from utgrec.recommender.histories import CodedDomain
+from utgrec.recommender.item_vectors import item_keys
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.prefixes import PrefixBatches
 from utgrec.recommender.t5 import T5Recommender, T5Sizes
@@ -15,11 +19,14 @@ Sizes = CausalSizes | T5Sizes
 
 
 def create_network(
-    sizes: Sizes, vocabulary: Vocabulary, label_smoothing: float = 0.0
+    sizes: Sizes,
+    vocabulary: Vocabulary,
+    label_smoothing: float = 0.0,
+    ranking: RankingConfig | None = None,
 ) -> GenerativeRecommender:
-    """A network with random weights, from torch's current seed."""
+    """A network with random weights, from torch's current seed; it knows no items yet."""
     if isinstance(sizes, CausalSizes):
-        return CausalRecommender(sizes, vocabulary, label_smoothing)
+        return CausalRecommender(sizes, vocabulary, label_smoothing, ranking=ranking)
     return T5Recommender.create(sizes, vocabulary, label_smoothing)
 
 
@@ -50,3 +57,21 @@ def make_batches(
         temperature=temperature,
         seed=seed,
     )
+
+
+def know_items(
+    model: GenerativeRecommender, domains: Sequence[CodedDomain], vocabulary: Vocabulary
+) -> None:
+    """Give the items of the domains' training histories vectors of their own, where a network can.
+
+    Items of all other domains are forgotten.
+    """
+    if not isinstance(model, CausalRecommender) or model.items is None:
+        return
+    keys = [torch.zeros(0, dtype=torch.int64)]
+    for domain in domains:
+        taken = np.unique(domain.split.train)
+        tokens = vocabulary.to_tokens(torch.from_numpy(domain.codes[taken].astype(np.int64)))
+        shop = torch.full((len(tokens),), vocabulary.domain_token(domain.name))
+        keys.append(item_keys(shop, tokens, model.items.bits))
+    model.know(torch.cat(keys))

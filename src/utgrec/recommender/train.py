@@ -3,28 +3,43 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict, require, to_dict
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain, trained_facts
 from utgrec.errors import SettingsMismatch
 from utgrec.progress import Progress, silent
-from utgrec.recommender.causal import CausalSizes
+from utgrec.recommender.causal import CausalRecommender, CausalSizes, RankingConfig
+from utgrec.recommender.companions import Companions, CompanionsConfig, count_companions
 from utgrec.recommender.domain_tokens import copy_token, leave_unnamed
 from utgrec.recommender.histories import CodedDomain
+from utgrec.recommender.mixing import Mixing
 from utgrec.recommender.model import GenerativeRecommender
-from utgrec.recommender.networks import Sizes, create_network, load_network, make_batches
+from utgrec.recommender.networks import (
+    Sizes,
+    create_network,
+    know_items,
+    load_network,
+    make_batches,
+)
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import STAGE as CODES
-from utgrec.tokenizer.codes import CodedCatalog
 from utgrec.training.trainer import TrainerConfig, train, write_losses
 
 STAGE = "recommender"
+COMPANIONS, MIXING = "companions.safetensors", "mixing.json"
 METRIC = "ndcg@10"
+
+# Given the trained model, its vocabulary, its domains and its memory: how their voices are mixed in
+# each domain, by name.
+Calibrator = Callable[
+    [GenerativeRecommender, Vocabulary, Sequence[CodedDomain], Companions], dict[str, Mixing]
+]
 
 # Given the model in training, its vocabulary and its domains: a function that measures METRIC.
 Validator = Callable[
@@ -42,12 +57,19 @@ class RecommenderConfig:
     """How it is trained; a step is one batch."""
     batch_size: int = 256
     """Items to be written per batch."""
+    most_epochs: int = 30
+    """Passes over the training histories at most, where the trainer's steps would be more: a small
+    shop is learned by heart long before."""
     max_items: int = 20
     """Newest items of a history that are read."""
     temperature: float = 1.0
     """Several domains are drawn by their number of samples to this power: 0 is equal shares."""
     label_smoothing: float = 0.0
     """Share of the target's probability spread over all tokens in training."""
+    ranking: RankingConfig = dataclasses.field(default_factory=RankingConfig)
+    """How item vectors are trained, where the network has them."""
+    companions: CompanionsConfig = dataclasses.field(default_factory=CompanionsConfig)
+    """What is remembered of who took what, beside the network."""
     domain_slots: int = 32
     """Domain tokens: one for each domain that the recommender ever knows, and one for any."""
     unnamed_share: float = 0.1
@@ -56,6 +78,7 @@ class RecommenderConfig:
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
+        require(self.most_epochs >= 1, f"most_epochs must be at least 1, got {self.most_epochs}")
         require(self.max_items >= 1, f"max_items must be at least 1, got {self.max_items}")
         require(0 <= self.temperature <= 1, f"temperature is in [0, 1], got {self.temperature}")
         require(
@@ -70,15 +93,15 @@ class RecommenderConfig:
 def tiny_recommender(seed: int = 0) -> RecommenderConfig:
     """The recommender of the recipe `tiny`: two CPU cores, ten minutes for ten thousand items."""
     return RecommenderConfig(
-        sizes=CausalSizes(width=256, feed_forward=1024, dropout=0.2),
+        sizes=CausalSizes(width=128, feed_forward=512, dropout=0.3),
         batch_size=1024,
         trainer=TrainerConfig(
-            steps=2500,
+            steps=1500,
             learning_rate=2e-3,
-            weight_decay=0.05,
+            weight_decay=0.1,
             warmup_share=0.05,
-            validate_every=250,
-            patience=3,
+            validate_every=100,
+            patience=4,
             seed=seed,
         ),
     )
@@ -91,6 +114,7 @@ def train_recommender(
     out: Path,
     *,
     validator: Validator,
+    calibrator: Calibrator | None = None,
     progress: Progress = silent,
     start: Path | None = None,
 ) -> storage.Manifest:
@@ -99,6 +123,7 @@ def train_recommender(
     Args:
         codes: the codes stage of each domain, in the order of the domains.
         validator: makes the function that measures NDCG@10 on validation items.
+        calibrator: finds how the voices are mixed; None takes the defaults of `Mixing`.
         start: a finished recommender of the same sizes to go on from, instead of random weights.
 
     Raises:
@@ -117,8 +142,6 @@ def train_recommender(
         inputs["start"] = storage.read_manifest(start, STAGE).fingerprint
 
     def make(work: Workspace) -> StageResult:
-        from utgrec.tokenizer.codes import read_codes
-
         torch.manual_seed(config.trainer.seed)
         if start is None:
             vocabulary = Vocabulary(
@@ -128,13 +151,13 @@ def train_recommender(
                 domains=tuple(domain.name for domain in domains),
                 domain_slots=config.domain_slots,
             )
-            model = create_network(config.sizes, vocabulary, config.label_smoothing)
+            model = create_network(config.sizes, vocabulary, config.label_smoothing, config.ranking)
         else:
             model, vocabulary = continue_recommender(start, domains, sizes, config)
         coded = [
-            _coded(domain, read_codes(folder))
-            for domain, folder in zip(domains, codes, strict=True)
+            coded_domain(domain, folder) for domain, folder in zip(domains, codes, strict=True)
         ]
+        know_items(model, coded, vocabulary)
         batches = make_batches(
             config.sizes,
             coded,
@@ -144,12 +167,14 @@ def train_recommender(
             temperature=config.temperature,
             seed=config.trainer.seed,
         )
+        most = config.most_epochs * batches.per_epoch
+        trainer = dataclasses.replace(config.trainer, steps=min(config.trainer.steps, most))
         several = len(domains) > 1
         unnamed = leave_unnamed(batches, vocabulary, config.unnamed_share, config.trainer.seed)
         trained = train(
             model,
             batch=unnamed if several else batches,
-            config=config.trainer,
+            config=trainer,
             work=work.checkpoints,
             inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), inputs)},
             validate=validator(model, vocabulary, coded) if config.trainer.validate_every else None,
@@ -160,11 +185,16 @@ def train_recommender(
         if not several:
             own = vocabulary.domain_token(domains[0].name)
             copy_token(model, vocabulary, own, vocabulary.any_domain)
-        model.save(work.folder / "model")
-        storage.write_json(work.folder / "vocabulary.json", to_dict(vocabulary))
+        companions = count_companions(coded, vocabulary, config.companions)
+        mixing = {domain.name: Mixing() for domain in domains}
+        if calibrator is not None:
+            progress("Finding the mixture", 0, 1)
+            mixing = calibrator(model, vocabulary, coded, companions)
+        write_recommender(work.folder, model, vocabulary, Memory(companions, mixing))
         write_losses(work.folder / "losses.jsonl", trained)
         facts = {
             "domains": [domain.name for domain in domains],
+            **trained_facts(*domains),
             "samples": batches.samples,
             "best_step": trained.best_step,
             "steps_done": trained.steps_done,
@@ -207,6 +237,8 @@ def continue_recommender(
             own = vocabulary.domain_token(domain.name)
             copy_token(model, vocabulary, vocabulary.any_domain, own)
     model.label_smoothing = config.label_smoothing
+    if isinstance(model, CausalRecommender):
+        model.ranking = config.ranking
     return model, vocabulary
 
 
@@ -225,6 +257,39 @@ def read_recommender(folder: Path) -> tuple[GenerativeRecommender, Vocabulary, R
     return load_network(config.sizes, vocabulary, folder / "model"), vocabulary, config
 
 
+class Memory(NamedTuple):
+    """What a recommender has beside its network."""
+
+    companions: Companions
+    mixing: dict[str, Mixing]  # by domain
+
+    def mixing_of(self, domain: str) -> Mixing:
+        """How the voices are mixed in a domain."""
+        return self.mixing.get(domain, Mixing())
+
+
+def write_recommender(
+    folder: Path, model: GenerativeRecommender, vocabulary: Vocabulary, memory: Memory
+) -> None:
+    """Write all parts of a recommender into a stage's folder."""
+    model.save(folder / "model")
+    storage.write_json(folder / "vocabulary.json", to_dict(vocabulary))
+    memory.companions.save(folder / COMPANIONS)
+    storage.write_json(folder / MIXING, {name: to_dict(one) for name, one in memory.mixing.items()})
+
+
+def read_memory(folder: Path) -> Memory:
+    """The memory of a finished recommender stage.
+
+    Raises:
+        MissingStage, FormatVersionError, CorruptFile: the folder cannot be used.
+    """
+    manifest = storage.read_manifest(folder, STAGE)
+    values = storage.read_json(storage.check_file(folder, manifest, MIXING))
+    companions = Companions.load(storage.check_file(folder, manifest, COMPANIONS))
+    return Memory(companions, {name: from_dict(Mixing, one) for name, one in values.items()})
+
+
 def read_vocabulary(folder: Path) -> Vocabulary:
     """The token ids of a finished recommender stage.
 
@@ -236,8 +301,11 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     return from_dict(Vocabulary, values)
 
 
-def _coded(domain: Domain, coded: CodedCatalog) -> CodedDomain:
-    return CodedDomain(domain.name, coded.codes, leave_one_out(domain))
+def coded_domain(domain: Domain, codes: Path) -> CodedDomain:
+    """A domain as the recommender sees it, with the codes of a finished stage."""
+    from utgrec.tokenizer.codes import read_codes
+
+    return CodedDomain(domain.name, read_codes(codes).codes, split_domain(domain))
 
 
 def common_sizes(

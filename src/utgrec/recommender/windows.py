@@ -85,8 +85,10 @@ class WindowBatches:
             tokens[row, : stop - start] = self.item_tokens[place][self.items[place][start:stop]]
         targets = np.arange(longest) < (end - first)[:, None]  # (B, T)
         targets[:, 0] = begins
+        shops = torch.from_numpy(self.domain_tokens[domain])
         return WindowBatch(
-            domains=torch.from_numpy(self.domain_tokens[domain]),
+            domains=shops,
+            shops=shops,
             items=torch.from_numpy(tokens),
             targets=torch.from_numpy(targets),
         )

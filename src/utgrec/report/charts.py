@@ -38,7 +38,7 @@ class Mark(NamedTuple):
 
 
 class LineChart(NamedTuple):
-    """Curves over training steps."""
+    """Curves over training steps, or over something else that counts."""
 
     title: str
     note: str
@@ -46,6 +46,7 @@ class LineChart(NamedTuple):
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     marks: list[Mark]
+    over: str  # what the x axis counts
 
 
 class Bars(NamedTuple):
@@ -102,6 +103,51 @@ def line_chart(
         marks=[
             Mark(x(step), label, "start" if step < 0.6 * right else "end") for step, label in marks
         ],
+        over="training step",
+    )
+
+
+def log_chart(
+    title: str, points: Sequence[tuple[float, float]], *, note: str = "", over: str
+) -> LineChart:
+    """One curve of positive (x, y) points on axes that grow by powers of ten."""
+    right = max(1.0, *(math.log10(x) for x, _ in points))
+    high = max(1.0, *(math.log10(y) for _, y in points))
+
+    def x(value: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * math.log10(value) / right, 1)
+
+    def y(value: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * math.log10(value) / high, 1)
+
+    drawn = [(x(place), y(value)) for place, value in points]
+    return LineChart(
+        title=title,
+        note=note,
+        lines=[
+            Line(
+                name=title,
+                points=" ".join(f"{across},{down}" for across, down in drawn),
+                last=drawn[-1],
+                first_value=points[0][1],
+                last_value=points[-1][1],
+            )
+        ],
+        x_ticks=[Tick(x(10.0**n), f"{10**n:,}") for n in range(math.floor(right) + 1)],
+        y_ticks=[Tick(y(10.0**n), _short(float(10**n))) for n in range(math.floor(high) + 1)],
+        marks=[],
+        over=over,
+    )
+
+
+def columns(counts: Sequence[int]) -> Bars:
+    """Counts in their own order."""
+    tallest = max([*counts, 1])
+    return Bars(
+        heights=[round(100 * count / tallest, 2) for count in counts],
+        counts=[int(count) for count in counts],
+        even=0.0,
+        tallest=tallest,
     )
 
 

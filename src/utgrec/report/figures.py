@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from utgrec.catalog import LEAVE_ONE_OUT
 from utgrec.evaluation.groups import group_figures, standard_groupings
 from utgrec.evaluation.intervals import Interval
 from utgrec.report.source import DomainSource
@@ -63,6 +64,7 @@ class Results(NamedTuple):
     items: int
     beam: int | None
     exclude_seen: bool
+    split: str
     repeats: int | None  # targets in the user's own history
     part: str
     scale: float  # value at the right end of the drawn intervals
@@ -139,6 +141,7 @@ def results(source: DomainSource) -> Results:
         items=found["items"],
         beam=source.evaluated.facts.get("beam"),
         exclude_seen=found["exclude_seen"],
+        split=found.get("split", LEAVE_ONE_OUT.words),
         repeats=None if evaluation is None else int(evaluation.repeats.sum()),
         part=found["part"],
         scale=scale,

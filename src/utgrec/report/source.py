@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.data.split import Split, leave_one_out
+from utgrec.data.split import Split, split_domain
 from utgrec.errors import StorageError
 from utgrec.evaluation.result import Evaluation
 from utgrec.evaluation.stage import STAGE as EVALUATION
@@ -82,7 +82,7 @@ def _open_domain(folder: RunFolder, name: str, path: Path) -> DomainSource:
         codes=storage.read_manifest(folder.codes(name), CODES),
         evaluated=evaluated,
         domain=domain,
-        split=None if domain is None else leave_one_out(domain),
+        split=None if domain is None else split_domain(domain),
         missing=missing,
     )
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 FILE = "report.html"
+_MARKDOWN = frozenset("\\`*_[]#|~>$")
 
 
 def write_report(
@@ -80,12 +81,13 @@ def write_report(
 
 
 def find_template(name: str) -> "Template":
-    """A template of the report's, with its filters; all that it prints is escaped."""
+    """A template of the reports, with its filters; all that an HTML template prints is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("utgrec.report"),
-        autoescape=True,
+        # Markdown has no entities; its template escapes what it prints with `md`.
+        autoescape=lambda name: name is None or not name.endswith(".md.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -97,6 +99,7 @@ def find_template(name: str) -> "Template":
         "count": count,
         "duration": duration,
         "metric": metric_name,
+        "md": markdown_text,
     }
     environment.filters.update(filters)
     return environment.get_template(name)
@@ -138,3 +141,9 @@ def metric_name(name: str) -> str:
     """ndcg@10 → NDCG@10, recall@5 → Recall@5."""
     kind, _, cut = name.partition("@")
     return f"{kind.upper() if kind in ('ndcg', 'mrr') else kind.capitalize()}@{cut}"
+
+
+def markdown_text(value: object) -> str:
+    """Text as it is in Markdown, also within a table: nothing in it is markup."""
+    text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{sign}" if sign in _MARKDOWN else sign for sign in text)

@@ -1,33 +1,38 @@
 """The HTTP application: routes, who may use them, and what they answer. See docs/serving.md."""
 
 import contextlib
-import math
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import torch
-from fastapi import Depends, FastAPI, Query, Response
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 import utgrec
-from utgrec.config import to_dict
 from utgrec.serving import schemas
-from utgrec.serving.changes import Published
+from utgrec.serving.access import allow
 from utgrec.serving.coder import Coder
-from utgrec.serving.engine import Answer, Shelf
+from utgrec.serving.documents import (
+    answer_document,
+    find_item,
+    generation_list,
+    plain,
+    published,
+    short,
+)
 from utgrec.serving.generations import GenerationStore
 from utgrec.serving.guards import Guard
-from utgrec.serving.keys import Key, Role, find_key
+from utgrec.serving.keys import Key
 from utgrec.serving.likeness import look_up, similar_items
 from utgrec.serving.metrics import Metrics
 from utgrec.serving.pictures import keep_picture
 from utgrec.serving.problems import MEDIA_TYPE, handle_problems
 from utgrec.serving.service import Service, ServiceConfig
+from utgrec.serving.user_routes import user_routes
+from utgrec.serving.users.events import UserStore
 
 PICTURE_TYPES = {
     ".jpg": "image/jpeg",
@@ -46,10 +51,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         409: "Files are damaged.",
         413: "The body is too large.",
         422: "A field, value or id cannot be used.",
+        415: "The body is of another kind than the route takes.",
         429: "Too many requests are waiting; Retry-After says when to ask again.",
+        503: "A service that is needed does not answer, or the server is about to stop.",
     }.items()
 }
-Check = Callable[..., Coroutine[Any, Any, None]]
 
 
 def create_app(
@@ -58,8 +64,13 @@ def create_app(
     *,
     keys: tuple[Key, ...] | None = None,
     coder: Coder | None = None,
+    users: UserStore | None = None,
+    together: Path | None = None,
 ) -> FastAPI:
     """The application of one run. Without `keys` it answers requests to localhost only.
+
+    Without `users` it keeps no histories. `together` is a folder of several processes that serve
+    one port; it holds folders peers, weights and figures.
 
     Raises:
         MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
@@ -70,7 +81,10 @@ def create_app(
         store,
         config,
         coder,
+        users=users,
+        together=together,
         on_batch=metrics.on_batch,
+        on_look=metrics.on_look,
         on_refused_generation=metrics.refused.inc,
     )
 
@@ -95,29 +109,8 @@ def create_app(
     _add_health(app, service, metrics, keys)
     _add_reading(app, service, keys)
     _add_changing(app, service, keys)
+    app.include_router(user_routes(service, keys))
     return app
-
-
-def _allow(keys: tuple[Key, ...] | None, role: Role) -> Any:
-    """A dependency that lets callers with a role pass; without keys, everybody."""
-    bearer = HTTPBearer(auto_error=False, description="An API key.")
-
-    async def check(
-        given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-    ) -> None:
-        if keys is None:
-            return
-        found = None if given is None else find_key(keys, given.credentials)
-        if found is None:
-            raise HTTPException(
-                401,
-                "send a key of this server as `Authorization: Bearer KEY`",
-                {"WWW-Authenticate": "Bearer"},
-            )
-        if role == "write" and found.role != "write":
-            raise HTTPException(403, f"this needs a key with the role write, not {found.role}")
-
-    return Depends(check)
 
 
 def _add_health(
@@ -133,16 +126,19 @@ def _add_health(
         status = "draining" if service.draining else "ready"
         return {"status": status, "generation": service.shelf.number}
 
-    @app.get("/metrics", summary="Figures for Prometheus.", dependencies=[_allow(keys, "read")])
+    @app.get(
+        "/metrics",
+        summary="Figures for Prometheus.",
+        response_class=PlainTextResponse,
+        dependencies=[allow(keys, "read")],
+    )
     async def figures() -> Response:
-        metrics.waiting.set(service.batcher.waiting)
-        metrics.generation.set(service.shelf.number)
-        metrics.live.set(int(service.shelf.live.sum()))
+        service.look()
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
 
 def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -> None:
-    read = [_allow(keys, "read")]
+    read = [allow(keys, "read")]
 
     @app.post("/v1/recommend", response_model=schemas.RecommendOut, dependencies=read)
     async def recommend(body: schemas.RecommendIn) -> Response:
@@ -150,7 +146,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         answers = await service.recommend(body.requests())
         document = {
             "generation": answers[0].shelf.number,
-            "answers": [_answer(answer) for answer in answers],
+            "answers": [answer_document(answer) for answer in answers],
         }
         return JSONResponse(document)
 
@@ -172,16 +168,16 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
     @app.get("/v1/items/{item_id:path}", response_model=schemas.ItemOut, dependencies=read)
     async def item(item_id: str) -> Response:
         """An item, also one that was removed."""
-        shelf, place = _find(service, item_id)
+        shelf, place = find_item(service, item_id)
         found = shelf.catalog[place]
         return JSONResponse(
             {
-                **_short(shelf, place),
+                **short(shelf, place),
                 "text": found.text,
                 "codes": shelf.codes[place].tolist(),
                 "live": bool(shelf.live[place]),
                 "since": int(shelf.generation.rows.since[place]),
-                "attributes": {name: _plain(value) for name, value in found.attributes.items()},
+                "attributes": {name: plain(value) for name, value in found.attributes.items()},
             }
         )
 
@@ -190,12 +186,12 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         item_id: str, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10
     ) -> Response:
         """Items whose codes begin like those of an item, nearest first."""
-        shelf, place = _find(service, item_id)
+        shelf, place = find_item(service, item_id)
         found = await service.change(
             lambda: similar_items(shelf, place, k, service.editor.coder.quantizer)
         )
         items = [
-            {**_short(shelf, one.item), "shared_codes": one.shared, "distance": one.distance}
+            {**short(shelf, one.item), "shared_codes": one.shared, "distance": one.distance}
             for one in found
         ]
         return JSONResponse({"generation": shelf.number, "items": items})
@@ -208,7 +204,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
     )
     async def image(item_id: str) -> Response:
         """The picture of an item."""
-        shelf, place = _find(service, item_id)
+        shelf, place = find_item(service, item_id)
         path = shelf.catalog[place].image
         kind = None if path is None else PICTURE_TYPES.get(path.suffix.lower())
         if path is None or kind is None or not path.is_file():
@@ -232,18 +228,18 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
                 "codes": prefix,
                 "items": place.items,
                 "branches": [branch._asdict() for branch in place.branches],
-                "examples": [_short(shelf, item) for item in place.examples],
+                "examples": [short(shelf, item) for item in place.examples],
             }
         )
 
     @app.get("/v1/generations", response_model=schemas.GenerationsOut, dependencies=read)
     async def generations() -> Response:
         """All published versions of the catalogue."""
-        return JSONResponse(_generations(service))
+        return JSONResponse(generation_list(service))
 
 
 def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -> None:
-    write = [_allow(keys, "write")]
+    write = [allow(keys, "write")]
 
     @app.post("/v1/items", response_model=schemas.PublishedOut, dependencies=write)
     async def add(body: schemas.ItemsIn) -> Response:
@@ -252,14 +248,33 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
         pictures = {item.item_id: item.image for item in body.items if item.image is not None}
         change = service.editor.replace if body.replace else service.editor.add
         made = await service.change(lambda: change(items, pictures, activate=body.activate))
-        return JSONResponse(_published(made))
+        return JSONResponse(published(made))
+
+    @app.put(
+        "/v1/images/{item_id:path}",
+        response_model=schemas.PublishedOut,
+        openapi_extra={
+            "requestBody": {
+                "description": "A JPEG, PNG, WebP, GIF or BMP; its content decides which.",
+                "required": True,
+                "content": {"application/octet-stream": {}, "image/*": {}},
+            }
+        },
+        dependencies=write,
+    )
+    async def put_image(item_id: str, request: Request) -> Response:
+        """Give an item another picture. Its codes stay."""
+        find_item(service, item_id)
+        data, one = await request.body(), {"item_id": item_id}
+        made = await service.change(lambda: service.editor.replace([one], {item_id: data}))
+        return JSONResponse(published(made))
 
     @app.delete("/v1/items/{item_id:path}", response_model=schemas.PublishedOut, dependencies=write)
     async def remove(item_id: str) -> Response:
         """Stop recommending an item. Histories with it stay readable."""
-        _find(service, item_id)
+        find_item(service, item_id)
         made = await service.change(lambda: service.editor.remove([item_id]))
-        return JSONResponse(_published(made))
+        return JSONResponse(published(made))
 
     @app.post("/v1/generations", response_model=schemas.GenerationsOut, dependencies=write)
     async def activate(body: schemas.ActivateIn) -> Response:
@@ -272,65 +287,4 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
                 service.store.activate(body.activate)
 
         await service.change(do)
-        return JSONResponse(_generations(service))
-
-
-def _find(service: Service, item_id: str) -> tuple[Shelf, int]:
-    """The generation that serves, and the place of an item in it."""
-    shelf = service.shelf
-    if item_id not in shelf.catalog:
-        raise HTTPException(404, "the catalogue has never had an item with this id")
-    return shelf, shelf.catalog.index_of(item_id)
-
-
-def _short(shelf: Shelf, place: int) -> dict[str, Any]:
-    item_id = shelf.catalog.item_ids[place]
-    image = f"/v1/images/{quote(item_id, safe='')}" if shelf.pictured[place] else None
-    return {"item_id": item_id, "title": shelf.catalog.titles[place], "image": image}
-
-
-def _answer(answer: Answer) -> dict[str, Any]:
-    shelf, catalog = answer.shelf, answer.shelf.catalog
-    items = [
-        {
-            **_short(shelf, hit.item),
-            "score": hit.score,
-            "codes": shelf.codes[hit.item].tolist(),
-            "why": [
-                {
-                    "item_id": catalog.item_ids[reason.item],
-                    "title": catalog.titles[reason.item],
-                    "shared_codes": reason.shared,
-                }
-                for reason in hit.why
-            ],
-        }
-        for hit in answer.found
-    ]
-    return {"items": items, "unknown": answer.unknown}
-
-
-def _published(made: Published) -> dict[str, Any]:
-    return {
-        "generation": made.generation,
-        "active": made.active,
-        "changes": {name: list(ids) for name, ids in made.delta._asdict().items()},
-        "codes": {item_id: list(codes) for item_id, codes in made.codes.items()},
-        "drift": to_dict(made.drift),
-    }
-
-
-def _generations(service: Service) -> dict[str, Any]:
-    return {
-        "serving": service.shelf.number,
-        "generations": [one._asdict() for one in service.store.listing()],
-    }
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+        return JSONResponse(generation_list(service))

@@ -7,7 +7,6 @@ error at once, with the time after which to try again, instead of an answer that
 
 import asyncio
 import dataclasses
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from utgrec.config import require
 from utgrec.errors import Overloaded
+from utgrec.serving.pace import Pace
 
 Ask = TypeVar("Ask")
 Reply = TypeVar("Reply")
@@ -65,7 +65,8 @@ class Batcher(Generic[Ask, Reply]):
         self._watch = watch
         self._line: deque[_Ticket[Ask, Reply]] = deque()
         self._waiting = 0
-        self._batch_s = 0.0  # time of one batch, a running mean (s)
+        self._pace = Pace()
+        self._searching, self._since = 0, 0.0  # histories of the running search, when it began
         self._news = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -113,9 +114,11 @@ class Batcher(Generic[Ask, Reply]):
     def _refuse_if_late(self, count: int) -> None:
         """Raise Overloaded if `count` more would not fit into the line; an empty line takes all."""
         config, waiting = self._config, self._waiting
-        seconds = (1 + waiting // config.most_together) * self._batch_s
         if waiting == 0:
             return
+        running = self._pace.batch(self._searching) - (time.monotonic() - self._since)
+        seconds = max(running, 0.0) if self._searching else 0.0
+        seconds += self._pace.line(waiting, config.most_together)
         if waiting + count > config.most_waiting:
             why = f"with these {count} more than {config.most_waiting}"
         elif seconds > config.longest_wait_s:
@@ -124,7 +127,7 @@ class Batcher(Generic[Ask, Reply]):
             return
         raise Overloaded(
             f"{waiting} histories are in line, {why}; try again later",
-            min(max(math.ceil(seconds), 1), LONGEST_RETRY_S),
+            Pace.retry_after(seconds, LONGEST_RETRY_S),
         )
 
     async def _work(self) -> None:
@@ -134,7 +137,7 @@ class Batcher(Generic[Ask, Reply]):
             batch = self._take()
             asks = [ask for ticket in batch for ask in ticket.asks]
             if asks:
-                started = time.monotonic()
+                self._searching, self._since = len(asks), time.monotonic()
                 try:
                     replies = await loop.run_in_executor(self._thread, self._answer, asks)
                 except Exception as error:
@@ -146,8 +149,9 @@ class Batcher(Generic[Ask, Reply]):
                         mine, replies = replies[: len(ticket.asks)], replies[len(ticket.asks) :]
                         if not ticket.replies.done():
                             ticket.replies.set_result(mine)
-                seconds = time.monotonic() - started
-                self._batch_s = 0.7 * self._batch_s + 0.3 * seconds if self._batch_s else seconds
+                seconds = time.monotonic() - self._since
+                self._searching = 0
+                self._pace.note(len(asks), seconds)
                 self._watch(len(asks), seconds)
             if not self._line:
                 self._quiet.set()

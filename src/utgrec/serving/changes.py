@@ -17,9 +17,10 @@ from utgrec.errors import BadImage, InputError
 from utgrec.serving.coder import Coder, RunCoder
 from utgrec.serving.draft import Draft, as_tuple, named
 from utgrec.serving.drift import DriftReport, Histories, report_drift
-from utgrec.serving.generations import Delta, Generation, GenerationStore, Rows
+from utgrec.serving.generations import Delta, Generation, GenerationStore
 from utgrec.serving.items import ItemReader, NewItem
 from utgrec.serving.pictures import MAX_PIXELS, keep_picture
+from utgrec.serving.rows import Rows
 from utgrec.tokenizer.assignment import assign_codes, code_distances
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from utgrec.serving.shared import share_module
 from utgrec.tokenizer.pretrained import ItemTokenizer
 from utgrec.tokenizer.quantizer import TreeQuantizer
 
@@ -27,8 +28,9 @@ class Coder(Protocol):
 class RunCoder:
     """A run's tokenizer, opened when it is first needed."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, weights: Path | None = None) -> None:
+        """`weights` is a folder that several processes use, to hold the weights in memory once."""
+        self._folder, self._weights = folder, weights
         self._tokenizer: ItemTokenizer | None = None
 
     @property
@@ -44,4 +46,6 @@ class RunCoder:
     def _opened(self) -> ItemTokenizer:
         if self._tokenizer is None:
             self._tokenizer = ItemTokenizer.from_pretrained(self._folder)
+            if self._weights is not None:
+                share_module(self._tokenizer.model, self._weights)
         return self._tokenizer

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from utgrec.errors import CorruptFile, UnknownItem
-from utgrec.serving.generations import GenerationStore, Rows
+from utgrec.serving.generations import GenerationStore
 from utgrec.serving.items import NewItem
+from utgrec.serving.rows import Rows
 
 
 class Draft:

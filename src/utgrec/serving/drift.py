@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from utgrec.catalog import Domain
 from utgrec.errors import UTGRecError
-from utgrec.serving.generations import FIRST, GenerationStore, Rows
+from utgrec.serving.generations import GenerationStore
+from utgrec.serving.rows import FIRST, Rows
 
 # Rules of thumb, not measurements: beyond them a report recommends to assign codes anew.
 MOST_NEW = 0.3

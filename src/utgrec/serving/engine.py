@@ -11,7 +11,8 @@ import dataclasses
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,18 +21,23 @@ import pyarrow.compute as pc
 import torch
 
 from utgrec.config import require
-from utgrec.decoding import AllowedItems, BeamModel, BeamSearch, CodeTrie, make_beam_model
-from utgrec.errors import InputError, SettingsMismatch, UnknownItem
+from utgrec.decoding import AllowedItems, BeamModel, CodeTrie, make_beam_model, make_search
+from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem
 from utgrec.evaluation.generative import DecodingConfig
+from utgrec.recommender.attention import item_attention
+from utgrec.recommender.companions import CatalogCompanions
 from utgrec.recommender.histories import HistoryEncoder
-from utgrec.recommender.train import read_recommender
+from utgrec.recommender.mixing import Mixing
+from utgrec.recommender.model import GenerativeRecommender
+from utgrec.recommender.train import Memory, read_memory, read_recommender
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.runs import read_plan
 from utgrec.serving.filters import AttributeIndex, Filters
 from utgrec.serving.generations import Generation, GenerationStore
+from utgrec.serving.shared import share_module, share_weights
 
 log = logging.getLogger(__name__)
-FILTERS_KEPT = 32  # masks of recent filters, about 10 MB each for a million items
+FILTERS_KEPT = 32  # sets of recent filters, about 0.7 MB each for a million items
 MOST_REASONS = 3
 
 
@@ -51,6 +57,8 @@ class Request:
     """Whether items of the history are left out."""
     unknown: Literal["error", "skip"] = "error"
     """What to do about ids that the catalogue has never had."""
+    attention: bool = False
+    """Whether to say, too, which items of the history the recommender attended to."""
 
     def __post_init__(self) -> None:
         require(self.k >= 1, f"k must be at least 1, got {self.k}")
@@ -61,18 +69,19 @@ class Request:
 
 
 class Reason(NamedTuple):
-    """An item of the history that a recommended one is like."""
+    """An item of the history that a recommended one is there for."""
 
     item: int  # index
     shared: int  # codes that both begin with
+    attention: float | None = None  # share of attention on it among the history; None if not asked
 
 
 class Found(NamedTuple):
     """One recommended item."""
 
     item: int  # index in the catalogue of the shelf
-    score: float  # log-probability of its codes
-    why: tuple[Reason, ...]  # items of the history with the same first codes, most alike first
+    score: float  # log-probability of the item
+    why: tuple[Reason, ...]  # items of the history that are alike or attended to, most alike first
 
 
 class Answer(NamedTuple):
@@ -83,17 +92,23 @@ class Answer(NamedTuple):
     unknown: list[str]  # ids that were skipped
 
 
+class Recommender(NamedTuple):
+    """What all generations have in common."""
+
+    domain: str
+    network: GenerativeRecommender
+    lean: BeamModel[Any]  # the same weights, made for searching
+    vocabulary: Vocabulary
+    memory: Memory
+    mixing: Mixing  # of the voices of network and memory
+    max_items: int  # newest items of a history that are read
+
+
 class Shelf:
     """One generation, ready to recommend from."""
 
-    def __init__(
-        self,
-        generation: Generation,
-        model: BeamModel[Any],
-        vocabulary: Vocabulary,
-        domain: str,
-        max_items: int,
-    ) -> None:
+    def __init__(self, generation: Generation, recommender: "Recommender") -> None:
+        vocabulary = recommender.vocabulary
         if generation.sizes != vocabulary.code_sizes:
             raise SettingsMismatch(
                 f"generation {generation.number} has codes of sizes {generation.sizes}, the "
@@ -104,12 +119,24 @@ class Shelf:
         self.catalog = generation.catalog
         self.codes = generation.rows.codes  # (N, L)
         self.live = generation.rows.live  # (N,)
+        self.live_count = int(self.live.sum())
         pictures = self.catalog.table.column("image")
         self.pictured = np.array(pc.not_equal(pc.fill_null(pictures, ""), "").to_numpy())  # (N,)
         self.trie = CodeTrie.build(self.codes)
         self.index = AttributeIndex(self.catalog)
-        self._encoder = HistoryEncoder(domain, self.codes, vocabulary, max_items)
-        self._search = BeamSearch[Any](model, vocabulary, self.trie)
+        domain = recommender.domain
+        self._encoder = HistoryEncoder(domain, self.codes, vocabulary, recommender.max_items)
+        memory = recommender.memory
+        self._search = make_search(
+            recommender.network,
+            recommender.lean,
+            vocabulary,
+            self.trie,
+            domain,
+            self.codes,
+            recommender.mixing,
+            CatalogCompanions(memory.companions, vocabulary, domain, self.codes),
+        )
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -152,6 +179,14 @@ class Shelf:
             raise UnknownItem(
                 f"not in this catalogue: {named}{more}; correct the ids, or ask to skip what is "
                 "unknown"
+            ).about(
+                FieldError(f"{field}.{given.index(one)}", repr(one), "is in the catalogue")
+                for field, given, found in (
+                    ("history", request.history, history.unknown),
+                    ("filters.allow", filters.allow or (), [] if allow is None else allow.unknown),
+                    ("filters.deny", filters.deny, deny.unknown),
+                )
+                for one in dict.fromkeys(found)
             )
         seen = history.places if request.exclude_seen else np.zeros(0, dtype=np.int64)
         return _Prepared(
@@ -162,15 +197,49 @@ class Shelf:
             list(dict.fromkeys(unknown)),
         )
 
-    def why(self, item: int, history: npt.NDArray[np.int64]) -> tuple[Reason, ...]:
-        """Items of a history that begin with the same codes as an item, newest first if equal."""
-        newest = history[::-1]
-        same = self.codes[newest] == self.codes[item]  # (history, L)
-        shared = np.cumprod(same, axis=1).sum(axis=1)  # (history,)
+    def why(
+        self,
+        item: int,
+        history: npt.NDArray[np.int64],
+        attention: Mapping[int, float] | None = None,
+    ) -> tuple[Reason, ...]:
+        """Why an item may be there: at most `MOST_REASONS` items of a history that begin with the
+        same codes, newest first if equal; then, with `attention`, those that hold most of it.
+
+        `attention`: item of the history → share of attention on it.
+        """
+        newest = np.array(list(dict.fromkeys(history[::-1].tolist())), dtype=np.int64)
+        same = self.codes[newest] == self.codes[item]  # (distinct items of the history, L)
+        shared = np.cumprod(same, axis=1).sum(axis=1)
         order = np.argsort(-shared, kind="stable")
-        reasons = (Reason(int(newest[row]), int(shared[row])) for row in order if shared[row])
-        distinct = {reason.item: reason for reason in reasons}
-        return tuple(distinct.values())[:MOST_REASONS]
+        rows = [int(row) for row in order if shared[row]][:MOST_REASONS]
+        share = np.zeros(len(newest))
+        if attention is not None:
+            share[:] = [attention.get(one, 0.0) for one in newest.tolist()]
+            most = [int(row) for row in np.argsort(-share, kind="stable")[:MOST_REASONS]]
+            rows = list(dict.fromkeys([*rows, *(row for row in most if share[row] > 0)]))
+        return tuple(
+            Reason(
+                int(newest[row]),
+                int(shared[row]),
+                None if attention is None else float(share[row]),
+            )
+            for row in rows
+        )
+
+    def attention(
+        self, network: GenerativeRecommender, found: Sequence[int], history: npt.NDArray[np.int64]
+    ) -> list[dict[int, float]]:
+        """For each recommended item: item of the history → share of the network's attention."""
+        tokens, mask = self._encoder.encode([history])
+        written = torch.from_numpy(self._encoder.item_tokens[np.array(found, dtype=np.int64)])
+        shares = item_attention(network, tokens, mask, written).tolist()  # (K, T)
+        read = history[-self._encoder.max_items :].tolist()
+        sums: list[dict[int, float]] = [{} for _ in found]
+        for row, into in zip(shares, sums, strict=True):
+            for one, share in zip(read, row, strict=True):
+                into[one] = into.get(one, 0.0) + share  # an item may be in a history twice
+        return sums
 
     def _mask(self, filters: Filters, allow: npt.NDArray[np.int64] | None) -> AllowedItems | None:
         """Live items that meet the filters; None if that is all of them."""
@@ -208,23 +277,38 @@ class _Prepared(NamedTuple):
 class Engine:
     """The recommender of one domain of a run, over the generation that serves."""
 
-    def __init__(self, store: GenerationStore) -> None:
-        """Open the recommender and the current generation.
+    def __init__(
+        self, store: GenerationStore, weights: Path | None = None, generation: int | None = None
+    ) -> None:
+        """Open the recommender and a generation, by default the one that serves.
+
+        `weights` is a folder that several processes use, to hold the weights in memory once.
 
         Raises:
             MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
         """
         plan = read_plan(store.run)
-        model, vocabulary, config = read_recommender(store.run.recommender)
+        network, vocabulary, config = read_recommender(store.run.recommender)
+        memory = read_memory(store.run.recommender)
         self.decoding: DecodingConfig = plan.recipe.decoding
         bf16 = self.decoding.precision == "bf16"
-        self._model: BeamModel[Any] = make_beam_model(
-            model, vocabulary.code_length, torch.bfloat16 if bf16 else torch.float32
+        lean: BeamModel[Any] = make_beam_model(
+            network, vocabulary.code_length, torch.bfloat16 if bf16 else torch.float32
         )
-        self._vocabulary = vocabulary
-        self._max_items = config.max_items
+        if weights is not None:
+            share_weights(lean, weights)
+            share_module(network, weights)
+        self._recommender = Recommender(
+            store.domain,
+            network,
+            lean,
+            vocabulary,
+            memory,
+            self.decoding.mixing or memory.mixing_of(store.domain),
+            config.max_items,
+        )
         self.store = store
-        self.shelf = self._shelf(store.open())
+        self.shelf = self._shelf(store.open(generation))
 
     def refresh(self) -> bool:
         """Serve the store's current generation, if it is another one; whether it was.
@@ -265,22 +349,26 @@ class Engine:
                     answers[place] = RuntimeError(f"the search failed: {error}")
                 continue
             for row, place in enumerate(places):
-                answers[place] = _answer(shelf, prepared[place], items[row], scores[row])
+                answers[place] = self._answer(shelf, prepared[place], items[row], scores[row])
         return [answer for answer in answers if answer is not None]
 
     def _shelf(self, generation: Generation) -> Shelf:
-        return Shelf(generation, self._model, self._vocabulary, self.store.domain, self._max_items)
+        return Shelf(generation, self._recommender)
 
-
-def _answer(
-    shelf: Shelf,
-    prepared: _Prepared,
-    items: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-) -> Answer:
-    found = [
-        Found(int(item), float(score), shelf.why(int(item), prepared.history))
-        for item, score in zip(items, scores, strict=True)
-        if item >= 0
-    ]
-    return Answer(shelf, found, prepared.unknown)
+    def _answer(
+        self,
+        shelf: Shelf,
+        prepared: _Prepared,
+        items: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+    ) -> Answer:
+        places = [int(item) for item in items if item >= 0]
+        history = prepared.history
+        attention: Sequence[Mapping[int, float] | None] = [None] * len(places)
+        if prepared.request.attention:
+            attention = shelf.attention(self._recommender.network, places, history)
+        found = [
+            Found(item, float(score), shelf.why(item, history, share))
+            for item, score, share in zip(places, scores[: len(places)], attention, strict=True)
+        ]
+        return Answer(shelf, found, prepared.unknown)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from utgrec.catalog import CORE_COLUMNS, Catalog
-from utgrec.errors import InputError
+from utgrec.errors import FieldError, InputError
 
 Mask = npt.NDArray[np.bool_]
 Scalar = str | bool | int | float
@@ -75,6 +75,14 @@ class AttributeIndex:
         """Names of the columns that conditions may name."""
         return [name for name in self._catalog.table.column_names if name not in CORE_COLUMNS]
 
+    def kind(self, name: str) -> str:
+        """What a column holds: words, numbers or flags.
+
+        Raises:
+            InputError: no such column, or one that cannot be filtered by.
+        """
+        return self._column(name).kind
+
     def mask(self, where: Sequence[tuple[str, Condition]]) -> Mask | None:
         """The items that meet all conditions, (N,); None if there is no condition.
 
@@ -94,6 +102,13 @@ class AttributeIndex:
         return Known(np.array(self._catalog.indices_of(known), dtype=np.int64), unknown)
 
     def _met(self, name: str, condition: Condition) -> Mask:
+        try:
+            return self._compare(name, condition)
+        except InputError as error:
+            shown = {k: v for k, v in dataclasses.asdict(condition).items() if v is not None}
+            raise error.about([FieldError(f"filters.{name}", str(shown), str(error))]) from None
+
+    def _compare(self, name: str, condition: Condition) -> Mask:
         column = self._column(name)
         bounded = condition.at_least is not None or condition.at_most is not None
         if not bounded and condition.any_of is None:

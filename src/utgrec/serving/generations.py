@@ -27,8 +27,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,23 +34,11 @@ from utgrec import storage
 from utgrec.catalog import Catalog
 from utgrec.errors import CorruptFile, InputError, MissingStage, SettingsMismatch, StorageError
 from utgrec.runs import RunFolder, read_plan
+from utgrec.serving.rows import FIRST, Rows, coded_table, first_rows, read_rows
 from utgrec.tokenizer.codes import STAGE as CODES
 
 STAGE = "generation"
 CURRENT = "CURRENT"
-FIRST = 1
-
-
-class Rows(NamedTuple):
-    """What a generation says about N items."""
-
-    items: pa.Table  # item_id, title, text, image and attributes
-    codes: npt.NDArray[np.int16]  # (N, L)
-    live: npt.NDArray[np.bool_]  # (N,), whether the item can be recommended
-    since: npt.NDArray[np.int32]  # (N,), number of the generation that first had the item
-    conflict: npt.NDArray[np.bool_]  # (N,), whether other codes were nearer but taken
-    distance: npt.NDArray[np.float32]  # (N,), squared distance of the item to its codes
-    own_picture: npt.NDArray[np.bool_]  # (N,), picture kept here instead of in the domain folder
 
 
 class Delta(NamedTuple):
@@ -112,8 +98,11 @@ class Listed(NamedTuple):
 class GenerationStore:
     """The generations of one domain of a run."""
 
-    def __init__(self, run: str | Path, domain: str | None = None) -> None:
+    def __init__(self, run: str | Path, domain: str | None = None, *, write: bool = True) -> None:
         """With one domain in the run its name may be left out.
+
+        The first generation is made of the run's codes if it is not there. Without `write` it is
+        only read from there, so that nothing is written into the run.
 
         Raises:
             MissingStage: the folder is no run, or the domain has no codes yet.
@@ -135,7 +124,14 @@ class GenerationStore:
         # Absolute, since paths of pictures in the domain folder are not meant relative to it.
         self.folder = self.run.path.resolve() / "generations" / self.domain
         self._codes = storage.read_manifest(self.run.codes(self.domain), CODES)
-        self._ensure_first()
+        if write:
+            self._ensure_first()
+        self._check_first()
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether there is more than the catalogue that the run was made with."""
+        return self.numbers not in ([], [FIRST])
 
     @property
     def pictures(self) -> Pictures:
@@ -170,29 +166,21 @@ class GenerationStore:
             CorruptFile: a file is not the one that was published.
         """
         number = self.current if number is None else number
+        if number == FIRST and not self.numbers:
+            return Generation(
+                self._unwritten(),
+                first_rows(self.run.codes(self.domain), self._codes),
+                self.pictures,
+            )
         folder = self.path(number)
-        manifest = self._manifest(number)
+        manifest = self.manifest(number)
         if manifest.facts.get("number") != number:
             raise CorruptFile(
                 f"{folder} says it is generation {manifest.facts.get('number')!r}; it was copied "
                 "or renamed: remove it"
             )
         paths = {name: storage.check_file(folder, manifest, name) for name in manifest.files}
-        coded = pq.read_table(paths["codes.parquet"])
-        column = coded.column("codes").combine_chunks()
-
-        def values(name: str) -> npt.NDArray[Any]:
-            return np.array(coded.column(name).to_numpy())
-
-        rows = Rows(
-            items=pq.read_table(paths["items.parquet"]),
-            codes=column.flatten().to_numpy().reshape(len(column), -1),
-            live=values("live"),
-            since=values("since"),
-            conflict=values("conflict"),
-            distance=values("distance"),
-            own_picture=values("own_picture"),
-        )
+        rows = read_rows(paths["items.parquet"], paths["codes.parquet"])
         return Generation(manifest, rows, self.pictures)
 
     def listing(self) -> list[Listed]:
@@ -217,7 +205,7 @@ class GenerationStore:
             InputError: the current one is the first.
         """
         current = self.current
-        parent = self._manifest(current).facts["parent"]
+        parent = self.manifest(current).facts["parent"]
         if parent is None:
             raise InputError(
                 f"generation {current} is the first one, there is none before it; choose another "
@@ -228,7 +216,7 @@ class GenerationStore:
 
     def drift(self, number: int) -> dict[str, Any]:
         """The drift report that a generation was published with."""
-        path = storage.check_file(self.path(number), self._manifest(number), "drift.json")
+        path = storage.check_file(self.path(number), self.manifest(number), "drift.json")
         return dict(storage.read_json(path))
 
     @contextlib.contextmanager
@@ -256,10 +244,10 @@ class GenerationStore:
         number = max(self.numbers, default=0) + 1
         inputs = {"codes": self._codes.fingerprint}
         if parent is not None:
-            inputs["parent"] = self._manifest(parent).fingerprint
+            inputs["parent"] = self.manifest(parent).fingerprint
         with storage.new_folder(self.path(number)) as folder:
             pq.write_table(rows.items, folder / "items.parquet", compression="zstd")
-            pq.write_table(_coded_table(rows), folder / "codes.parquet", compression="zstd")
+            pq.write_table(coded_table(rows), folder / "codes.parquet", compression="zstd")
             storage.write_json(folder / "delta.json", {k: [*v] for k, v in delta._asdict().items()})
             storage.write_json(folder / "drift.json", drift)
             for name in ("items.parquet", "codes.parquet"):
@@ -293,7 +281,12 @@ class GenerationStore:
         storage.write_text(self.folder / CURRENT, f"{number}\n")
         _flush(self.folder)
 
-    def _manifest(self, number: int) -> storage.Manifest:
+    def manifest(self, number: int) -> storage.Manifest:
+        """What a generation says about itself.
+
+        Raises:
+            MissingStage, CorruptFile: there is none, or it cannot be read.
+        """
         if number not in self.numbers:
             known = ", ".join(map(str, self.numbers[-10:]))
             raise MissingStage(
@@ -304,7 +297,7 @@ class GenerationStore:
 
     def _listed(self, number: int, active: bool) -> Listed:
         try:
-            made = self._manifest(number)
+            made = self.manifest(number)
             facts = made.facts
             return Listed(
                 number,
@@ -324,9 +317,18 @@ class GenerationStore:
             with self.writing():
                 if FIRST not in self.numbers:
                     self.publish(
-                        self._first_rows(), parent=None, delta=Delta(), drift={}, activate=False
+                        first_rows(self.run.codes(self.domain), self._codes),
+                        parent=None,
+                        delta=Delta(),
+                        drift={},
+                        activate=False,
                     )
-        made_from = self._manifest(FIRST).inputs.get("codes")
+
+    def _check_first(self) -> None:
+        """Raise SettingsMismatch if the first generation was made from other codes."""
+        if FIRST not in self.numbers:
+            return
+        made_from = self.manifest(FIRST).inputs.get("codes")
         if made_from != self._codes.fingerprint:
             raise SettingsMismatch(
                 f"{self.folder} was begun with other codes than {self.run.codes(self.domain)} now "
@@ -334,35 +336,18 @@ class GenerationStore:
             )
 
     def _first_rows(self) -> Rows:
-        folder = self.run.codes(self.domain)
-        table = pq.read_table(storage.check_file(folder, self._codes, "codes.parquet"))
-        items = pq.read_table(storage.check_file(folder, self._codes, "items.parquet"))
-        column = table.column("codes").combine_chunks()
-        count = len(column)
-        return Rows(
-            items=items,
-            codes=column.flatten().to_numpy().reshape(count, -1),
-            live=np.ones(count, dtype=np.bool_),
-            since=np.full(count, FIRST, dtype=np.int32),
-            conflict=np.array(table.column("conflict").to_numpy()),
-            distance=np.array(table.column("distance").to_numpy()),
-            own_picture=np.zeros(count, dtype=np.bool_),
+        return first_rows(self.run.codes(self.domain), self._codes)
+
+    def _unwritten(self) -> storage.Manifest:
+        """What the first generation would say about itself."""
+        facts = {"number": FIRST, "parent": None, "sizes": self._codes.facts["sizes"]}
+        return storage.Manifest(
+            stage=STAGE,
+            config={},
+            inputs={"codes": self._codes.fingerprint},
+            files=self._codes.files,
+            facts=facts,
         )
-
-
-def _coded_table(rows: Rows) -> pa.Table:
-    flat = pa.array(np.ascontiguousarray(rows.codes).ravel(), pa.int16())
-    return pa.table(
-        {
-            "item_id": rows.items.column("item_id"),
-            "codes": pa.FixedSizeListArray.from_arrays(flat, rows.codes.shape[1]),
-            "live": rows.live,
-            "since": rows.since,
-            "conflict": rows.conflict,
-            "distance": rows.distance,
-            "own_picture": rows.own_picture,
-        }
-    )
 
 
 def _flush(path: Path) -> None:

@@ -20,6 +20,7 @@ from utgrec.serving.service import ServiceConfig
 log = logging.getLogger("utgrec.serving.access")
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 UNMATCHED = "unmatched"
+JSON = b"application/json"
 
 
 class Guard:
@@ -112,6 +113,12 @@ class Guard:
                 f"the body is larger than {limit:,} bytes; send fewer or smaller things at once"
             )
             await problem(413, "body-too-large", detail)(scope, receive, send)
+            return
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if body and scope["method"] == "POST" and kind != JSON:
+            shown = kind.decode("latin-1")[:100]
+            detail = f"the body is {shown or 'of no stated type'}; send application/json"
+            await problem(415, "unsupported-media-type", detail)(scope, receive, send)
             return
         await self._app(scope, _again(body, receive), send)
 

@@ -18,11 +18,13 @@ from utgrec.errors import (
     MissingStage,
     Overloaded,
     StorageError,
+    Unavailable,
     UnknownItem,
     UTGRecError,
 )
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 20  # that one document names
 LONGEST_VALUE = 100  # characters of a wrong value that are shown
 
 
@@ -53,13 +55,15 @@ def describe(error: UTGRecError) -> Response:
         after = {"Retry-After": str(error.retry_after_s)}
         return problem(429, "overloaded", str(error), headers=after)
     if isinstance(error, UnknownItem):
-        return problem(422, "unknown-item", str(error))
+        return problem(422, "unknown-item", str(error), errors=_fields(error))
     if isinstance(error, InputError):
-        return problem(422, "invalid-input", str(error))
+        return problem(422, "invalid-input", str(error), errors=_fields(error))
     if isinstance(error, MissingStage):
         return problem(404, "not-found", str(error))
     if isinstance(error, StorageError):
         return problem(409, "damaged-files", str(error))
+    if isinstance(error, Unavailable):
+        return problem(503, "unavailable", str(error), headers={"Retry-After": "5"})
     return problem(500, "internal", "the server could not answer; its log says why")
 
 
@@ -72,7 +76,7 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        found = [_entry(one) for one in error.errors()[:20]]
+        found = [_entry(one) for one in error.errors()[:MOST_ERRORS]]
         named = ", ".join(dict.fromkeys(one["field"] for one in found))
         return problem(422, "invalid-input", f"cannot be used: {named}", errors=found)
 
@@ -82,9 +86,18 @@ def handle_problems(app: FastAPI) -> None:
         return problem(error.status_code, name, str(error.detail), headers=error.headers)
 
 
+def _fields(error: UTGRecError) -> list[dict[str, str]]:
+    return [
+        {"field": one.field, "value": _cut(one.value), "rule": one.rule}
+        for one in error.fields[:MOST_ERRORS]
+    ]
+
+
+def _cut(shown: str) -> str:
+    return shown if len(shown) <= LONGEST_VALUE else shown[:LONGEST_VALUE] + "…"
+
+
 def _entry(error: Mapping[str, Any]) -> dict[str, str]:
     where = [str(part) for part in error["loc"]]
-    shown = repr(error.get("input"))
-    if len(shown) > LONGEST_VALUE:
-        shown = shown[:LONGEST_VALUE] + "…"
+    shown = _cut(repr(error.get("input")))
     return {"field": ".".join(where), "value": shown, "rule": str(error["msg"])}

@@ -123,6 +123,10 @@ class RecommendIn(Strict):
     unknown: Literal["error", "skip"] = Field(
         default="error", description="What to do about ids that the catalogue has never had."
     )
+    attention: bool = Field(
+        default=False,
+        description="Also name items of the history that the recommender attended to.",
+    )
 
     model_config = ConfigDict(
         extra="forbid",
@@ -155,17 +159,21 @@ class RecommendIn(Strict):
                 filters=filters,
                 exclude_seen=self.exclude_seen,
                 unknown=self.unknown,
+                attention=self.attention,
             )
             for history in histories
         ]
 
 
 class WhyOut(BaseModel):
-    """An item of the history that a recommended one is like."""
+    """An item of the history that a recommended one is there for."""
 
     item_id: str
     title: str
     shared_codes: int = Field(description="Codes that both begin with.")
+    attention: float | None = Field(
+        description="Its share of the recommender's attention to the history; null if not asked."
+    )
 
 
 class HitOut(BaseModel):
@@ -173,10 +181,10 @@ class HitOut(BaseModel):
 
     item_id: str
     title: str
-    score: float = Field(description="Log-probability of the item's codes.")
+    score: float = Field(description="Log-probability of the item.")
     codes: list[int]
     image: str | None = Field(description="Where the picture is, on this server.")
-    why: list[WhyOut] = Field(description="Items of the history with the same first codes.")
+    why: list[WhyOut] = Field(description="Items of the history that are alike or attended to.")
 
 
 class AnswerOut(BaseModel):

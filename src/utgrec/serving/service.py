@@ -9,20 +9,25 @@ import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from utgrec.config import require
 from utgrec.errors import Overloaded, UTGRecError
 from utgrec.serving.batching import Batcher, BatchingConfig
 from utgrec.serving.changes import CatalogEditor
-from utgrec.serving.coder import Coder
+from utgrec.serving.coder import Coder, RunCoder
 from utgrec.serving.engine import Answer, Engine, Request, Shelf
 from utgrec.serving.generations import CURRENT, GenerationStore
+from utgrec.serving.peers import Peers
 from utgrec.serving.pictures import MAX_PIXELS
+from utgrec.serving.users.events import UserStore
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 MOST_CHANGES_WAITING = 8
+MOST_LOOK_UPS_WAITING = 256
+USER_THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,25 +63,36 @@ class Service:
         config: ServiceConfig,
         coder: Coder | None = None,
         *,
+        users: UserStore | None = None,
+        together: Path | None = None,
         on_batch: Callable[[int, float], None] = lambda size, seconds: None,
         on_refused_generation: Callable[[], None] = lambda: None,
+        on_look: Callable[[int, int, int], None] = lambda waiting, generation, live: None,
     ) -> None:
         """Open the run; `coder` is its own tokenizer by default.
+
+        Without `users` no histories are kept.
 
         Raises:
             MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
         """
         self.config = config
         self.store = store
-        self.engine = Engine(store)
+        weights = None if together is None else together / "weights"
+        self.engine = Engine(store, weights)
+        self._peers = None if together is None else Peers(together / "peers")
+        coder = coder or RunCoder(store.run.tokenizer, weights)
         self.editor = CatalogEditor(store, coder, max_pixels=config.max_pixels)
         self.batcher = Batcher[Request, Answer | Exception](
             self.engine.recommend, config.batching, on_batch
         )
+        self.users = users
         self.draining = False
-        self._on_refused = on_refused_generation
+        self._on_refused, self._on_look = on_refused_generation, on_look
         self._changes = ThreadPoolExecutor(1, thread_name_prefix="changes")
         self._changing = 0
+        self._looks = ThreadPoolExecutor(USER_THREADS, thread_name_prefix="users")
+        self._looking = 0
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -86,17 +102,29 @@ class Service:
 
     def start(self) -> None:
         """Begin to answer; call it inside the event loop."""
+        self.look()
+        self._announce()
         self.batcher.start()
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    def look(self) -> None:
+        """Tell whoever counts how things are."""
+        shelf = self.shelf
+        self._on_look(self.batcher.waiting, shelf.number, shelf.live_count)
 
     async def stop(self) -> None:
         """Finish what was accepted, then end."""
         self.draining = True
+        if self._peers is not None:
+            self._peers.leave()
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self.batcher.drain()
         await asyncio.to_thread(self._changes.shutdown)
+        await asyncio.to_thread(self._looks.shutdown)
+        if self.users is not None:
+            self.users.close()
 
     async def recommend(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer requests out of one generation.
@@ -114,13 +142,16 @@ class Service:
     async def change(self, work: Callable[[], T]) -> T:
         """Do something to the catalogue, or with the tokenizer, and serve what came of it.
 
+        With several processes on one port it is done when all of them serve it.
+
         Raises:
             Overloaded: too many changes are waiting.
         """
 
         def do() -> T:
             done = work()
-            self.engine.refresh()
+            if self._refresh() and self._peers is not None:
+                self._peers.wait(lambda: self.store.current)
             return done
 
         if self._changing >= MOST_CHANGES_WAITING or self.draining:
@@ -138,18 +169,46 @@ class Service:
         finally:
             self._changing -= 1
 
+    async def look_up(self, work: Callable[[], T]) -> T:
+        """Do something with the histories of users, beside the event loop.
+
+        Raises:
+            Overloaded: too many are waiting.
+        """
+        if self._looking >= MOST_LOOK_UPS_WAITING or self.draining:
+            raise Overloaded(f"{self._looking} look-ups of users are waiting; try again later", 1)
+        self._looking += 1
+        try:
+            # A caller who leaves does not undo what was begun.
+            return await asyncio.shield(
+                asyncio.get_running_loop().run_in_executor(self._looks, work)
+            )
+        finally:
+            self._looking -= 1
+
+    def _refresh(self) -> bool:
+        changed = self.engine.refresh()
+        if changed and not self.draining:
+            self._announce()
+        return changed
+
+    def _announce(self) -> None:
+        if self._peers is not None:
+            self._peers.announce(self.shelf.number)
+
     async def _watch(self) -> None:
         """Serve what other processes publish, such as `utgrec catalog add`."""
         tried = None
         while True:
             await asyncio.sleep(self.config.look_every_s)
+            self.look()
             try:
                 path = self.store.folder / CURRENT
                 stamp = path.stat().st_mtime_ns if path.exists() else None
                 if stamp != tried:
                     tried = stamp
                     loop = asyncio.get_running_loop()
-                    await loop.run_in_executor(self._changes, self.engine.refresh)
+                    await loop.run_in_executor(self._changes, self._refresh)
             except (UTGRecError, OSError) as error:
                 self._on_refused()
                 log.error("generation %d goes on serving: %s", self.shelf.number, error)

@@ -17,7 +17,7 @@ from utgrec import storage
 from utgrec.catalog import Catalog, Domain
 from utgrec.config import to_dict
 from utgrec.data.neighbours import find_neighbours
-from utgrec.data.split import Split, leave_one_out
+from utgrec.data.split import Split, split_domain, split_words
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.assignment import Assignment, assign_codes
@@ -47,7 +47,7 @@ def assign_domain(
     def make(work: Workspace) -> StageResult:
         item_tokenizer = ItemTokenizer.from_pretrained(tokenizer)
         catalog = domain.catalog
-        split = leave_one_out(domain)
+        split = split_domain(domain)
         items = item_tokenizer.read(catalog.texts, catalog.images, progress)
         states = item_tokenizer.states(item_tokenizer.add_company(items, split), progress)
         quantizer = item_tokenizer.model.quantizer
@@ -70,7 +70,9 @@ def write_codes(
     pq.write_table(domain.catalog.table, folder / "items.parquet", compression="zstd")
     measured = {**to_dict(report), "agreement_lift": report.agreement_lift}
     storage.write_json(folder / "report.json", measured)
-    return StageResult({"domain": domain.name, "sizes": list(sizes), **measured})
+    return StageResult(
+        {"domain": domain.name, **split_words(domain), "sizes": list(sizes), **measured}
+    )
 
 
 def read_codes(folder: Path, images: Path | None = None) -> CodedCatalog:

@@ -28,19 +28,26 @@ class ItemFeatures(nn.Module):
     def __init__(
         self, config: CompanyConfig, embeddings: Tensor, code_length: int, dim: int
     ) -> None:
-        """`embeddings` (V, H) are the backbone's words before any training; a copy is kept."""
+        """`embeddings` (V, H) are the backbone's words before any training.
+
+        A copy of them is kept where they are trained; frozen ones are those of the base model, and
+        nothing of them is saved again.
+        """
         super().__init__()
         self.config = config
         width = embeddings.shape[1]
         self.length, self.contents = code_length, 2 * width
-        self.register_buffer("words", embeddings.detach().clone())
+        if embeddings.requires_grad:
+            self.register_buffer("words", embeddings.detach().clone())
+        else:
+            self.words = embeddings.detach()
         self.register_buffer("mean", torch.zeros(self.contents))
         self.register_buffer("whiten", torch.eye(self.contents))
         self.register_buffer("centre", torch.zeros(2 * self.contents))
         self.to_queries = nn.Linear(2 * self.contents, code_length * width, bias=False)
         self.register_buffer("components", torch.zeros(2 * self.contents, dim))
         # As loud as a word when training begins, for features of unit length.
-        scale = float(embeddings.detach().std())
+        scale = loudness(embeddings)
         nn.init.normal_(self.to_queries.weight, std=scale / 2**0.5)
 
     @torch.no_grad()
@@ -115,3 +122,9 @@ class ItemFeatures(nn.Module):
         """What features add to every state of an item. Shapes: (B, F) → (B, 1, D)."""
         added: Tensor = (vectors - self.centre).float() @ self.components
         return added[:, None]
+
+
+def loudness(embeddings: Tensor) -> float:
+    """Standard deviation of word vectors, from at most 8192 of them. Shape: (V, H)."""
+    sample = embeddings.detach()[:: max(1, len(embeddings) // 8192)]
+    return float(sample.float().std())

@@ -16,24 +16,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from utgrec.errors import BadImage
+from utgrec.config import require
 from utgrec.progress import Progress, silent
-from utgrec.tokenizer.backbone import Backbone, Prompts, open_picture
-from utgrec.tokenizer.latents import PatchPCA
+from utgrec.tokenizer.backbone import Backbone, Group, Prompts, token_ids
+from utgrec.tokenizer.latents import Codec
+from utgrec.tokenizer.picture_reading import read_pictures
+from utgrec.tokenizer.rows import ItemRows, Latents
 from utgrec.tokenizer.shapes import round_up
+from utgrec.tokenizer.workers import in_workers
 
 log = logging.getLogger(__name__)
-PICTURES_AT_ONCE = 64
+TEXTS_AT_ONCE = 2000
 
 
 class ItemInputs(NamedTuple):
     """What the tokenizer reads of N items."""
 
     words: list[npt.NDArray[np.int64]]  # N arrays of token ids, cut at max_text_tokens
-    features: Tensor  # (M, H), picture features of all items
-    feature_offsets: npt.NDArray[np.int64]  # (N + 1,), into features
+    features: ItemRows  # picture features of every item, rows of width F
     grids: npt.NDArray[np.int64]  # (N, 2), picture tokens in height and width; 0 without picture
-    latents: Tensor  # (pictures, G, C)
+    latents: Latents  # (pictures, G, C)
     latent_rows: npt.NDArray[np.int64]  # (N,), into latents; -1 without picture
     unreadable: list[int]  # items whose picture could not be read: they go by their words
     summary: Tensor  # (N, F), contents and company, see features.py
@@ -49,87 +51,101 @@ class ItemInputs(NamedTuple):
     def lengths(self) -> npt.NDArray[np.int64]:
         """Words and picture tokens of every item, (N,): what decides how long a prompt is."""
         words = np.array([len(ids) for ids in self.words], dtype=np.int64)
-        return words + np.diff(self.feature_offsets)
+        return words + self.features.counts
 
 
 def read_items(
     texts: Sequence[str],
     pictures: Sequence[Path | None],
     backbone: Backbone,
-    codec: PatchPCA,
+    codec: Codec | None,
     max_text_tokens: int,
     progress: Progress = silent,
+    *,
+    cache: Path | None = None,
 ) -> ItemInputs:
     """Tokenize the words and encode the pictures of N items.
 
     A picture that cannot be read is logged and listed, and its item goes by its words.
+
+    Args:
+        codec: makes the latents that training rebuilds; None where nothing is trained.
+        cache: folder that keeps what was computed of pictures; None keeps it in memory.
+
+    Raises:
+        BadConfig: there are pictures, and the backbone reads none.
     """
-    words = [np.array(ids[:max_text_tokens], dtype=np.int64) for ids in backbone.token_ids(texts)]
-    count = len(words)
-    grids = np.zeros((count, 2), dtype=np.int64)
-    latent_rows = np.full(count, -1, dtype=np.int64)
-    features: list[Tensor] = []
-    latents: list[Tensor] = []
-    unreadable: list[int] = []
-    with_picture = [index for index, path in enumerate(pictures) if path is not None]
-    for start in range(0, len(with_picture), PICTURES_AT_ONCE):
-        indices, opened = [], []
-        for index in with_picture[start : start + PICTURES_AT_ONCE]:
-            try:
-                opened.append(open_picture(Path(str(pictures[index]))))
-                indices.append(index)
-            except BadImage as error:
-                log.warning("%s", error)
-                unreadable.append(index)
-        if opened:
-            seen = backbone.picture_features(opened)
-            latent_rows[indices] = np.arange(len(indices)) + sum(len(part) for part in latents)
-            features.append(seen.features)
-            grids[indices] = seen.grids
-            latents.append(codec.encode(opened))
-        progress(
-            "Reading pictures", min(start + PICTURES_AT_ONCE, len(with_picture)), len(with_picture)
-        )
-    width, config = backbone.hidden_size, codec.config
-    empty_latents = torch.zeros(0, config.grid, config.channels)
+    words = read_words(texts, backbone, max_text_tokens)
+    shown = [index for index, path in enumerate(pictures) if path is not None]
+    require(
+        not shown or backbone.family.reads_pictures or not backbone.wants_pictures,
+        f"{len(shown)} of {len(pictures)} items have a picture, and the backbone "
+        f"({backbone.model.config.model_type}) reads none; take one that does, or set "
+        "pictures=False in its settings to go by words alone",
+    )
+    if not backbone.wants_pictures:
+        pictures = [None] * len(words)
+    seen = read_pictures(pictures, backbone, codec, progress, cache)
     return ItemInputs(
         words=words,
-        features=torch.cat(features) if features else torch.zeros(0, width),
-        feature_offsets=np.concatenate([[0], np.cumsum(grids.prod(axis=1))]).astype(np.int64),
-        grids=grids,
-        latents=torch.cat(latents) if latents else empty_latents,
-        latent_rows=latent_rows,
-        unreadable=unreadable,
-        summary=torch.zeros(count, 4 * width),
+        features=seen.features,
+        grids=seen.grids,
+        latents=seen.latents,
+        latent_rows=seen.latent_rows,
+        unreadable=seen.unreadable,
+        summary=torch.zeros(len(words), 4 * backbone.hidden_size),
     )
+
+
+def read_words(
+    texts: Sequence[str], backbone: Backbone, max_text_tokens: int
+) -> list[npt.NDArray[np.int64]]:
+    """Token ids of N texts, cut at `max_text_tokens`."""
+    family = backbone.family
+
+    def read(piece: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+        ids = token_ids(family, piece)
+        return [np.array(one[:max_text_tokens], dtype=np.int64) for one in ids]
+
+    if not family.reads_words and any(texts):
+        log.warning("the backbone reads no words: items are told apart by their pictures alone")
+    workers = backbone.settings.machine.workers if backbone.settings else 0
+    if len(texts) <= 10 * TEXTS_AT_ONCE:  # done before workers have started
+        workers = 0
+    pieces = [texts[at : at + TEXTS_AT_ONCE] for at in range(0, len(texts), TEXTS_AT_ONCE)]
+    return [ids for many in in_workers(read, pieces, workers) for ids in many]
 
 
 def read_contents(items: ItemInputs, embeddings: Tensor) -> Tensor:
     """The mean word vector and the mean picture feature of every item, zeros for none: (N, 2H)."""
-
-    def means(values: Tensor, lengths: npt.NDArray[np.int64]) -> Tensor:
-        owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
-        sums = torch.zeros(len(lengths), embeddings.shape[1]).index_add_(0, owner, values)
-        return sums / torch.from_numpy(lengths).clamp(min=1)[:, None]
-
-    words = torch.from_numpy(np.concatenate([*items.words, np.zeros(0, np.int64)]))
-    return torch.cat(
-        [
-            means(embeddings[words], np.array([len(ids) for ids in items.words])),
-            means(items.features, np.diff(items.feature_offsets)),
-        ],
-        dim=1,
-    )
+    width = embeddings.shape[1]
+    lengths = np.array([len(ids) for ids in items.words], dtype=np.int64)
+    words = torch.zeros(len(items), width)
+    for first in range(0, len(items), 4096):
+        part = slice(first, first + 4096)
+        ids = torch.from_numpy(np.concatenate([*items.words[part], np.zeros(0, np.int64)]))
+        counts = torch.from_numpy(lengths[part])
+        owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        vectors = embeddings[ids.to(embeddings.device)].float().cpu()
+        sums = torch.zeros(len(counts), width).index_add_(0, owner, vectors)
+        words[part] = sums / counts.clamp(min=1)[:, None]
+    return torch.cat([words, items.features.means(width)], dim=1)
 
 
 def build_prompts(
     items: ItemInputs, rows: npt.NDArray[np.int64], backbone: Backbone, code_length: int
 ) -> Prompts:
-    """Lay out the prompts of some items, padded on the right. Shapes: rows (B,) → Prompts."""
-    parts = [_prompt(items, int(row), backbone) for row in rows]
+    """Lay out the prompts of some items, padded on the right. Shapes: rows (B,) → Prompts.
+
+    The backbone reads them in `backbone.groups` parts by length, each padded for itself.
+    """
+    parts = [
+        backbone.layout(items.words[row], (int(items.grids[row, 0]), int(items.grids[row, 1])))
+        for row in rows
+    ]
     lengths = np.array([len(part.tokens) + code_length for part in parts])
     size = (len(parts), round_up(int(lengths.max())))
-    tokens = np.full(size, backbone.text_tokenizer.pad_token_id, dtype=np.int64)
+    tokens = np.full(size, backbone.family.pad_token, dtype=np.int64)
     picture = np.zeros(size, dtype=bool)
     positions = np.zeros((3, *size), dtype=np.int64)
     for row, part in enumerate(parts):
@@ -138,16 +154,48 @@ def build_prompts(
         picture[row, part.picture] = True
         positions[:, row, :used] = part.positions
         positions[:, row, used:] = part.next_position + np.arange(size[1] - used)
-    offsets = items.feature_offsets
-    pieces = [items.features[offsets[row] : offsets[row + 1]] for row in rows]
     return Prompts(
         tokens=torch.from_numpy(tokens),
         positions=torch.from_numpy(positions),
         lengths=torch.from_numpy(lengths),
         picture=torch.from_numpy(picture),
-        features=torch.cat(pieces),
+        features=items.features.take(rows),
         summary=items.summary[torch.from_numpy(rows)],
+        groups=_groups(lengths, items.features.counts[rows], backbone.groups),
     )
+
+
+def _groups(
+    lengths: npt.NDArray[np.int64], features: npt.NDArray[np.int64], count: int
+) -> tuple[Group, ...]:
+    """Cut a batch into `count` groups of equal size by length. Shapes: lengths, features (B,).
+
+    The number of groups depends on nothing but B, so processes that train together do the same.
+    """
+    count = min(count, len(lengths))
+    if count < 2:
+        return ()
+    ends = np.cumsum(features)
+    groups = []
+    for rows in np.array_split(np.argsort(lengths, kind="stable"), count):
+        rows = np.sort(rows)
+        own = [np.arange(ends[row] - features[row], ends[row]) for row in rows]
+        groups.append(
+            Group(
+                torch.from_numpy(rows),
+                torch.from_numpy(np.concatenate(own)),
+                round_up(int(lengths[rows].max())),
+            )
+        )
+    return tuple(groups)
+
+
+def padding_share(prompts: Prompts) -> float:
+    """Share of the places that the backbone computes for nothing."""
+    used = int(prompts.lengths.sum())
+    if not prompts.groups:
+        return 1 - used / max(prompts.tokens.numel(), 1)
+    return 1 - used / sum(len(group.rows) * group.width for group in prompts.groups)
 
 
 def by_length(
@@ -156,32 +204,3 @@ def by_length(
     """Cut rows into batches of similar prompt length, so that little is padding."""
     order = rows[np.argsort(items.lengths[rows], kind="stable")]
     return (order[start : start + size] for start in range(0, len(order), size))
-
-
-class _Prompt(NamedTuple):
-    """One prompt before the code queries."""
-
-    tokens: npt.NDArray[np.int64]  # (S,)
-    positions: npt.NDArray[np.int64]  # (3, S)
-    picture: slice  # where the picture tokens stand
-    next_position: int  # position of the first code query
-
-
-def _prompt(items: ItemInputs, row: int, backbone: Backbone) -> _Prompt:
-    height, width = (int(side) for side in items.grids[row])
-    before, after = backbone.frame(picture=height > 0)
-    start, pad, end = backbone.picture_tokens
-    lead = [*before, start] if height else before
-    tail = [*([end] if height else []), *items.words[row].tolist(), *after]
-    tokens = np.array([*lead, *[pad] * (height * width), *tail], dtype=np.int64)
-    positions = np.empty((3, len(tokens)), dtype=np.int64)
-    shown = slice(len(lead), len(lead) + height * width)
-    positions[:, : shown.start] = np.arange(shown.start)
-    # Qwen2-VL counts a picture's tokens by row and column; words go on after the larger side.
-    grid_rows, grid_columns = np.divmod(np.arange(height * width), max(width, 1))
-    positions[0, shown] = shown.start
-    positions[1, shown] = shown.start + grid_rows
-    positions[2, shown] = shown.start + grid_columns
-    resume = shown.start + max(height, width)
-    positions[:, shown.stop :] = resume + np.arange(len(tokens) - shown.stop)
-    return _Prompt(tokens, positions, shown, resume + len(tokens) - shown.stop)

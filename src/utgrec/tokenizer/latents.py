@@ -7,8 +7,10 @@ Shapes: B pictures · G patches of a picture · C latent channels.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from utgrec.config import require
+
+LATENTS_FILE = "latents.safetensors"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,34 @@ class LatentsConfig:
         return (self.side // self.patch) ** 2
 
 
+class Codec(Protocol):
+    """Pictures to latents, frozen: what the image decoder learns to rebuild."""
+
+    @property
+    def grid(self) -> int:
+        """Latents per picture, G."""
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a latent, C."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type in which latents are kept."""
+
+    def prepare(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Pixels, in any form that `encode_prepared` reads; touches no weights."""
+
+    def encode_prepared(self, pixels: Tensor) -> Tensor:
+        """Latents of prepared pictures: (B, G, C)."""
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that latents depend on, beside the picture."""
+
+    def save(self, folder: Path) -> None:
+        """Write what is needed to open it again."""
+
+
 class PatchPCA:
     """Pictures to latents and back."""
 
@@ -64,7 +96,8 @@ class PatchPCA:
         if not pictures:
             eye = torch.eye(size)[: config.channels]
             return cls(config, torch.zeros(size), eye, torch.ones(config.channels))
-        patches = _patches(pictures, config).flatten(0, 1).double()  # (B·G, P)
+        pixels = square_pixels(pictures, config.side)
+        patches = _patches(pixels, config).flatten(0, 1).double()  # (B·G, P)
         mean = patches.mean(dim=0)
         variances, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
         vectors = vectors.flip(1)[:, : config.channels]
@@ -74,10 +107,39 @@ class PatchPCA:
         scale = variances.flip(0)[: config.channels].clamp(min=1e-8).sqrt()
         return cls(config, mean.float(), vectors.T.float().contiguous(), scale.float())
 
+    @property
+    def grid(self) -> int:
+        """Latents per picture, G."""
+        return self.config.grid
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a latent, C."""
+        return self.config.channels
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type in which latents are kept."""
+        return torch.float32
+
+    def prepare(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Pixels of pictures made square: (B, side, side, 3), uint8."""
+        return square_pixels(pictures, self.config.side)
+
+    def encode_prepared(self, pixels: Tensor) -> Tensor:
+        """Latents of square pictures. Shapes: (B, side, side, 3) → (B, G, C), float32."""
+        return (_patches(pixels, self.config) - self.mean) @ self.components.T / self.scale
+
     def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Latents of pictures: (B, G, C), float32."""
-        patches = _patches(pictures, self.config)
-        return (patches - self.mean) @ self.components.T / self.scale
+        return self.encode_prepared(self.prepare(pictures))
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that latents depend on, beside the picture."""
+        digest = hashlib.sha256()
+        for tensor in (self.mean, self.components, self.scale):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return {"codec": "patch-pca", "side": self.config.side, "weights": digest.hexdigest()}
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Pictures of latents, the inverse of `encode` up to what C components can hold."""
@@ -91,9 +153,10 @@ class PatchPCA:
         values = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
         return [Image.fromarray(value) for value in values]
 
-    def save(self, path: Path) -> None:
+    def save(self, folder: Path) -> None:
         """Write the codec as safetensors; its configuration is kept with the tokenizer's."""
-        save_file({"mean": self.mean, "components": self.components, "scale": self.scale}, path)
+        tensors = {"mean": self.mean, "components": self.components, "scale": self.scale}
+        save_file(tensors, folder / LATENTS_FILE)
 
     @classmethod
     def load(cls, path: Path, config: LatentsConfig) -> "PatchPCA":
@@ -102,11 +165,16 @@ class PatchPCA:
         return cls(config, tensors["mean"], tensors["components"], tensors["scale"])
 
 
-def _patches(pictures: Sequence[Image.Image], config: LatentsConfig) -> Tensor:
+def square_pixels(pictures: Sequence[Image.Image], side: int) -> Tensor:
+    """Pictures resized to squares, whatever their shape: (B, side, side, 3), uint8."""
+    size = (side, side)
+    pixels = [np.asarray(p.resize(size, Image.Resampling.BICUBIC)) for p in pictures]
+    return torch.from_numpy(np.stack(pixels))
+
+
+def _patches(pixels: Tensor, config: LatentsConfig) -> Tensor:
     """Pixels in [-1, 1], patch by patch: (B, G, 3·patch²)."""
-    size = (config.side, config.side)
-    pixels = np.stack([np.asarray(p.resize(size, Image.Resampling.BICUBIC)) for p in pictures])
-    values = torch.from_numpy(pixels).float() / 127.5 - 1  # (B, side, side, 3)
+    values = pixels.float() / 127.5 - 1  # (B, side, side, 3)
     n, patch = config.side // config.patch, config.patch
     cut = values.view(-1, n, patch, n, patch, 3).transpose(2, 3)  # (B, n, n, patch, patch, 3)
     return cut.reshape(len(pixels), n * n, -1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain, trained_facts
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.pretrained import STAGE, ItemTokenizer
@@ -30,11 +30,12 @@ def lend_tokenizer(
     def make(work: Workspace) -> StageResult:
         tokenizer = ItemTokenizer.from_pretrained(start)
         items = tokenizer.read(domain.catalog.texts, domain.catalog.images, progress)
-        items = tokenizer.add_company(items, leave_one_out(domain))
+        items = tokenizer.add_company(items, split_domain(domain))
         tokenizer.refit_statistics(items, progress)
         tokenizer.save(work.folder)
         facts = {
             "domains": [domain.name],
+            **trained_facts(domain),
             "items_trained": 0,
             "steps": 0,
             "epochs": 0.0,

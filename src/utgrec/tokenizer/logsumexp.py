@@ -26,10 +26,14 @@ class _ChunkedLogSumExp(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None]:
         hidden, embeddings, total = ctx.saved_tensors
         to_hidden = torch.empty_like(hidden)
-        to_embeddings = torch.zeros_like(embeddings, dtype=torch.float32)
+        # Frozen word vectors, as those of pretrained models are, need no gradient as large as them.
+        trained = ctx.needs_input_grad[1]
+        to_embeddings = (
+            torch.zeros_like(embeddings, dtype=torch.float32) if trained else torch.zeros(())
+        )
         for start in range(0, len(hidden), CHUNK):
             part = slice(start, start + CHUNK)
             logits = (hidden[part] @ embeddings.T).float()
@@ -37,8 +41,9 @@ class _ChunkedLogSumExp(torch.autograd.Function):
             share = logits.sub_(total[part, None]).exp_().mul_(gradients[0][part, None])
             share = share.to(hidden.dtype)
             to_hidden[part] = share @ embeddings
-            to_embeddings += (share.T @ hidden[part]).float()
-        return to_hidden, to_embeddings.to(embeddings.dtype)
+            if trained:
+                to_embeddings += (share.T @ hidden[part]).float()
+        return to_hidden, to_embeddings.to(embeddings.dtype) if trained else None
 
 
 def chunked_logsumexp(hidden: Tensor, embeddings: Tensor) -> Tensor:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from utgrec.config import require
+from utgrec.errors import CorruptFile
 from utgrec.tokenizer.alignment import alignment_loss
 from utgrec.tokenizer.backbone import Backbone, Prompts
 from utgrec.tokenizer.batches import TokenizerBatch
 from utgrec.tokenizer.company import CompanyConfig
 from utgrec.tokenizer.diffusion import DiffusionHead
-from utgrec.tokenizer.features import ItemFeatures
+from utgrec.tokenizer.features import ItemFeatures, loudness
+from utgrec.tokenizer.kl_latents import KLLatentsConfig
 from utgrec.tokenizer.latents import LatentsConfig
 from utgrec.tokenizer.quantizer import QuantizerConfig, TreeQuantizer
 from utgrec.tokenizer.reconstruction import ImageDecoder, TextDecoder
@@ -125,7 +127,7 @@ class TokenizerModel(nn.Module):
         backbone: Backbone,
         quantizer: QuantizerConfig,
         heads: HeadsConfig,
-        latents: LatentsConfig,
+        latents: LatentsConfig | KLLatentsConfig,
         weights: LossWeights,
         company: CompanyConfig,
     ) -> None:
@@ -135,7 +137,7 @@ class TokenizerModel(nn.Module):
         hidden, dim, length = backbone.hidden_size, quantizer.dim, quantizer.code_length
         self.backbone = backbone
         # Quieter than words: what queries read of the item is most of their state from the start.
-        scale = 0.5 * float(backbone.embeddings.detach().std())
+        scale = 0.5 * loudness(backbone.embeddings)
         self.queries = nn.Parameter(torch.randn(length, hidden) * scale)  # (L, H)
         self.features = ItemFeatures(company, backbone.embeddings, length, dim)
         self.projection = nn.Sequential(
@@ -170,7 +172,8 @@ class TokenizerModel(nn.Module):
         """Projected hidden states of the code queries, before quantisation: (B, L, D)."""
         summary = self.features.hide_company(prompts.summary)
         queries = self.queries + self.features.queries(summary)  # (B, L, H)
-        projected = self.projection(self.backbone(prompts, queries)).float()
+        hidden = self.backbone(prompts, queries).float()  # (B, L, H)
+        projected = self.projection(hidden).float()
         out: Tensor = self.standardize(self.features.states(summary) + projected)
         return out
 
@@ -204,3 +207,23 @@ class TokenizerModel(nn.Module):
             "partner_text": text.partner,
             "partner_image": image.partner,
         }
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """The state without what is read from the base model again: what a checkpoint needs."""
+        base = {f"backbone.{name}" for name in self.backbone.base_names()}
+        return {name: value for name, value in self.state_dict().items() if name not in base}
+
+    def load_kept(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `kept_state`.
+
+        Raises:
+            CorruptFile: the state is that of another network.
+        """
+        missing, unknown = self.load_state_dict(state, strict=False)
+        base = {f"backbone.{name}" for name in self.backbone.base_names()}
+        lacking = sorted(set(missing) - base)
+        if lacking or unknown:
+            raise CorruptFile(
+                f"the weights are those of another network: {len(lacking)} are missing and "
+                f"{len(unknown)} unknown, among them {', '.join([*lacking, *unknown][:3])}"
+            )

@@ -3,24 +3,28 @@
 Shapes: N items · L codes per item · D code dimension.
 """
 
-import dataclasses
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from utgrec import storage
-from utgrec.config import from_dict, require, to_dict
+from utgrec.config import from_dict, require
 from utgrec.data.split import Split
-from utgrec.errors import SettingsMismatch
+from utgrec.errors import CorruptFile, MissingStage, SettingsMismatch
 from utgrec.progress import Progress, silent
 from utgrec.tokenizer.backbone import Backbone
-from utgrec.tokenizer.company import CompanyConfig, Floats, company_directions
+from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
+from utgrec.tokenizer.backbone_source import cache_folder, find_source, fingerprint_folder
+from utgrec.tokenizer.company import Floats, company_directions
 from utgrec.tokenizer.items import (
     ItemInputs,
     build_prompts,
@@ -28,67 +32,47 @@ from utgrec.tokenizer.items import (
     read_contents,
     read_items,
 )
-from utgrec.tokenizer.latents import LatentsConfig, PatchPCA
-from utgrec.tokenizer.model import HeadsConfig, LossWeights, TokenizerModel
-from utgrec.tokenizer.quantizer import QuantizerConfig
-from utgrec.tokenizer.tiny import TinyBackboneConfig
-from utgrec.training.trainer import TrainerConfig
+from utgrec.tokenizer.kl_latents import KL_FILE, KLLatents, KLLatentsConfig
+from utgrec.tokenizer.latents import LATENTS_FILE, Codec, LatentsConfig, PatchPCA
+from utgrec.tokenizer.model import TokenizerModel
+from utgrec.tokenizer.settings import TokenizerConfig, different_network, recorded
 
+__all__ = ["STAGE", "ItemTokenizer", "TokenizerConfig", "create_model", "recorded"]
+log = logging.getLogger(__name__)
 ENCODE_AT_ONCE = 128
+FEW = 64  # items that are quicker read anew than looked for in a cache
 STAGE = "tokenizer"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """Everything that makes a tokenizer."""
-
-    backbone: TinyBackboneConfig
-    """The embedded backbone."""
-    quantizer: QuantizerConfig
-    """Codebooks and code length."""
-    heads: HeadsConfig
-    """Projection and decoders."""
-    latents: LatentsConfig
-    """Picture latents."""
-    weights: LossWeights
-    """Weights of the losses."""
-    trainer: TrainerConfig
-    """How it is trained; a step is one batch."""
-    company: CompanyConfig = dataclasses.field(default_factory=CompanyConfig)
-    """How the log helps to tell what an item is."""
-    batch_size: int = 128
-    """Items per batch, partners included."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
-        require(
-            self.quantizer.warmup_steps < self.trainer.steps,
-            f"the quantiser's warmup_steps ({self.quantizer.warmup_steps}) must be fewer than the "
-            f"trainer's steps ({self.trainer.steps}): codebooks are placed after the warm-up",
-        )
+HEADS_FILE, BASE_FILE = "heads.safetensors", "base.json"
 
 
 class ItemTokenizer:
     """Turns items into codes, also items that nobody has seen before."""
 
-    def __init__(self, model: TokenizerModel, codec: PatchPCA, config: TokenizerConfig) -> None:
+    def __init__(self, model: TokenizerModel, codec: Codec, config: TokenizerConfig) -> None:
         self.model = model.eval()
         self.codec = codec
         self.config = config
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, config: TokenizerConfig | None = None
+        cls,
+        folder: str | Path,
+        config: TokenizerConfig | None = None,
+        *,
+        backbone: str | Path | None = None,
     ) -> "ItemTokenizer":
-        """Open a finished tokenizer stage.
+        """Open a finished tokenizer stage, or a folder that `utgrec tokenizer publish` wrote.
 
         Args:
             config: how it is to be trained on; everything that gives a weight its shape or a code
                 its meaning must be as it was. None is the configuration it was made with.
+            backbone: where the base model is (hub name or folder), if not where it was trained.
 
         Raises:
-            MissingStage, FormatVersionError, CorruptFile: the folder cannot be used.
-            SettingsMismatch: `config` is for another network or other codes.
+            MissingStage, FormatVersionError, CorruptFile: the folder, or its base model, cannot be
+                used.
+            SettingsMismatch: `config` is for another network or other codes, or `backbone` is not
+                the base model that it was trained on.
         """
         folder = Path(folder)
         manifest = storage.read_manifest(folder, STAGE)
@@ -100,29 +84,36 @@ class ItemTokenizer:
                 "settings it was made with, or train a new tokenizer"
             )
         for name in manifest.files:
-            if name.startswith("backbone/"):
+            if name.startswith(("backbone/", "adapter/", "processor/")):
                 storage.check_file(folder, manifest, name)
-        model = create_model(folder / "backbone", config)
-        tensors = load_file(storage.check_file(folder, manifest, "heads.safetensors"))
-        state = model.state_dict()
-        model.load_state_dict({**state, **tensors})
-        codec_file = storage.check_file(folder, manifest, "latents.safetensors")
-        return cls(model, PatchPCA.load(codec_file, config.latents), config)
+        model = _open_model(folder, manifest, config, None if backbone is None else str(backbone))
+        tensors = load_file(storage.check_file(folder, manifest, HEADS_FILE))
+        model.load_state_dict(tensors, strict=False)
+        lacking = sorted(set(_head_names(model)) ^ set(tensors))
+        if lacking:
+            raise CorruptFile(
+                f"{folder / HEADS_FILE} holds the weights of another network ({lacking[0]} is only "
+                "in one of them); make this tokenizer again"
+            )
+        return cls(model, _open_codec(folder, manifest, config.latents), config)
 
     def save(self, folder: Path) -> None:
         """Write backbone, heads and codec into `folder`; the manifest is the caller's."""
         backbone = self.model.backbone
-        backbone.model.save_pretrained(folder / "backbone")
-        backbone.text_tokenizer.save_pretrained(folder / "backbone")
-        backbone.picture_processor.save_pretrained(folder / "backbone")
+        backbone.save(folder)
+        settings = self.config.backbone
+        if isinstance(settings, PretrainedBackboneConfig):
+            base = {
+                "name": settings.name,
+                "revision": backbone.revision or settings.revision,
+                "fingerprint": backbone.fingerprint,
+            }
+            storage.write_json(folder / BASE_FILE, base)
+        state = self.model.state_dict()
         # Cloned: a quantiser without a tree names one codebook twice, which safetensors refuses.
-        heads = {
-            name: tensor.clone().contiguous()
-            for name, tensor in self.model.state_dict().items()
-            if not name.startswith("backbone.")
-        }
-        save_file(heads, folder / "heads.safetensors")
-        self.codec.save(folder / "latents.safetensors")
+        heads = {name: state[name].cpu().clone().contiguous() for name in _head_names(self.model)}
+        save_file(heads, folder / HEADS_FILE)
+        self.codec.save(folder)
 
     def read(
         self,
@@ -130,16 +121,28 @@ class ItemTokenizer:
         pictures: Sequence[Path | None],
         progress: Progress = silent,
     ) -> ItemInputs:
-        """Prepare words and pictures of N items for `states`, without any company."""
+        """Prepare words and pictures of N items for `states`, without any company.
+
+        Latents, which only training needs, are left out.
+        """
         items = read_items(
             texts,
             pictures,
             self.model.backbone,
-            self.codec,
+            None,
             self.config.heads.max_text_tokens,
             progress,
+            cache=self.cache if len(texts) > FEW else None,
         )
         return self._summarize(items, np.zeros((len(items), 0)))
+
+    @property
+    def cache(self) -> Path | None:
+        """Folder that keeps picture features; None where they are quick to make."""
+        settings = self.config.backbone
+        if isinstance(settings, PretrainedBackboneConfig):
+            return cache_folder(settings.machine.cache)
+        return None
 
     def add_company(self, items: ItemInputs, split: Split) -> ItemInputs:
         """Tell the items of one domain apart by what its training histories show, too."""
@@ -162,13 +165,19 @@ class ItemTokenizer:
         """
         quantizer = self.config.quantizer
         out = torch.zeros(len(items), quantizer.code_length, quantizer.dim)
-        done = 0
+        done = places = used = 0
+        device = self.model.queries.device
         wanted = np.arange(len(items)) if rows is None else rows
         for rows in by_length(items, wanted, ENCODE_AT_ONCE):
             prompts = build_prompts(items, rows, self.model.backbone, quantizer.code_length)
-            out[torch.from_numpy(rows)] = self.model.states(prompts)
+            places += prompts.tokens.numel()
+            used += int(prompts.lengths.sum())
+            out[torch.from_numpy(rows)] = self.model.states(prompts.to(device)).cpu()
             done += len(rows)
             progress("Encoding items", done, len(wanted))
+        log.info(
+            "%d items, %.1f %% of the prompts padding", done, 100 * (1 - used / max(places, 1))
+        )
         return out
 
     def refit_statistics(self, items: ItemInputs, progress: Progress = silent) -> None:
@@ -181,43 +190,87 @@ class ItemTokenizer:
         Two items may get the same codes; assignment over a catalogue keeps them apart.
         """
         items = self.read([text], [None if image is None else Path(image)])
-        codes = self.model.quantizer(self.states(items)).codes[0]
+        states = self.states(items).to(self.model.queries.device)
+        codes = self.model.quantizer(states).codes[0]
         return tuple(int(code) for code in codes)
 
 
-def different_network(one: TokenizerConfig, other: TokenizerConfig) -> list[str]:
-    """What two configurations would not share: shapes of weights and meaning of codes.
-
-    Losses, training and how codebooks learn are left out; they may change from stage to stage.
-    """
-    was, now = _network(one), _network(other)
-    return [
-        f"{name}: {was.get(name)!r} there, {now.get(name)!r} asked"
-        for name in sorted({*was, *now})
-        if was.get(name) != now.get(name)
-    ]
-
-
-def _network(config: TokenizerConfig) -> dict[str, Any]:
-    values = to_dict(config)
-    sections = {name: values[name] for name in ("backbone", "heads", "latents")}
-    sections["company"] = {name: values["company"][name] for name in ("rank", "window")}
-    sections["quantizer"] = {
-        name: values["quantizer"][name]
-        for name in ("kind", "tree", "root_size", "leaf_size", "code_length", "dim")
-    }
-    return {
-        f"{name}.{key}": value for name, part in sections.items() for key, value in part.items()
-    }
-
-
-def create_model(backbone_folder: Path, config: TokenizerConfig) -> TokenizerModel:
-    """The network around a backbone folder, with fresh heads from torch's current seed."""
-    return TokenizerModel(
-        Backbone(backbone_folder),
-        config.quantizer,
-        config.heads,
-        config.latents,
-        config.weights,
-        config.company,
+def _open_model(
+    folder: Path, manifest: storage.Manifest, config: TokenizerConfig, asked: str | None
+) -> TokenizerModel:
+    """The network of a finished tokenizer, its heads still new."""
+    if not isinstance(config.backbone, PretrainedBackboneConfig):
+        require(
+            asked is None,
+            f"the tokenizer {folder} holds its own backbone; leave `backbone` ({asked}) out",
+        )
+        return create_model(folder / "backbone", config)
+    base = storage.read_json(storage.check_file(folder, manifest, BASE_FILE))
+    try:
+        source = find_source(asked or base["name"], base["revision"])
+    except MissingStage as error:
+        raise MissingStage(
+            f"the tokenizer {folder} reads items with {base['name']}, which is not here ({error}); "
+            "say where it is: from_pretrained(folder, backbone=...)"
+        ) from error
+    found = fingerprint_folder(source.folder)
+    if found != base["fingerprint"]:
+        raise SettingsMismatch(
+            f"{source.name} is not the model that the tokenizer {folder} was trained on "
+            f"({base['name']}, revision {base['revision']}); give that one as `backbone`"
+        )
+    adapter = folder / "adapter"
+    return create_model(
+        source.folder,
+        config,
+        adapter_folder=adapter if adapter.is_dir() else None,
+        processors=folder / "processor",
+        name=source.name,
+        revision=source.revision,
     )
+
+
+def _head_names(model: TokenizerModel) -> list[str]:
+    """Names of all weights that are neither the backbone's own nor in its adapter."""
+    ours = "backbone.trained_layers."
+    names = model.state_dict()
+    return [name for name in names if not name.startswith("backbone.") or name.startswith(ours)]
+
+
+def create_model(backbone_folder: Path, config: TokenizerConfig, **opened: Any) -> TokenizerModel:
+    """The network around a backbone folder, with fresh heads from torch's current seed.
+
+    `opened` is what `Backbone` takes beside a pretrained one's settings.
+    """
+    settings = config.backbone
+    if isinstance(settings, PretrainedBackboneConfig):
+        backbone = Backbone(backbone_folder, settings, **opened)
+    else:
+        backbone = Backbone(backbone_folder)
+    return TokenizerModel(
+        backbone, config.quantizer, config.heads, config.latents, config.weights, config.company
+    )
+
+
+def make_codec(
+    config: LatentsConfig | KLLatentsConfig, pictures: Callable[[int], Sequence[Image.Image]]
+) -> Codec:
+    """A new codec; `pictures` gives some to fit it on, at most so many, if it has to be fitted."""
+    if isinstance(config, KLLatentsConfig):
+        return KLLatents(config)
+    return PatchPCA.fit(pictures(config.fit_pictures), config)
+
+
+def best_device() -> torch.device:
+    """A GPU if there is one, that of this process where several train together."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _open_codec(
+    folder: Path, manifest: storage.Manifest, config: LatentsConfig | KLLatentsConfig
+) -> Codec:
+    if isinstance(config, KLLatentsConfig):
+        return KLLatents.load(storage.check_file(folder, manifest, KL_FILE), config)
+    return PatchPCA.load(storage.check_file(folder, manifest, LATENTS_FILE), config)

@@ -15,23 +15,33 @@ from PIL import Image
 
 from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.config import require, to_dict
+from utgrec.config import require
 from utgrec.data.neighbours import Neighbours, find_neighbours, join
-from utgrec.data.split import Split, leave_one_out
+from utgrec.data.split import Split, split_domain, trained_facts
 from utgrec.errors import BadImage
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
-from utgrec.tokenizer.backbone import Backbone, open_picture
+from utgrec.tokenizer.backbone import open_picture
+from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
+from utgrec.tokenizer.backbone_source import find_source
 from utgrec.tokenizer.batches import PairBatches, TokenizerBatch
 from utgrec.tokenizer.company import company_directions
 from utgrec.tokenizer.features import ItemFeatures
 from utgrec.tokenizer.items import ItemInputs, read_contents, read_items
-from utgrec.tokenizer.latents import PatchPCA
-from utgrec.tokenizer.pretrained import STAGE, ItemTokenizer, TokenizerConfig, create_model
+from utgrec.tokenizer.pretrained import (
+    STAGE,
+    ItemTokenizer,
+    TokenizerConfig,
+    best_device,
+    create_model,
+    make_codec,
+    recorded,
+)
 from utgrec.tokenizer.tiny import create_tiny_backbone
 from utgrec.training.trainer import train, write_losses
 
 log = logging.getLogger(__name__)
+TINY_PICTURES = 2000  # that the tiny backbone's patch embedding is fitted on
 
 
 def train_tokenizer(
@@ -62,7 +72,7 @@ def train_tokenizer(
     def make(work: Workspace) -> StageResult:
         return _make(domains, config, inputs, start, work, progress)
 
-    return run_stage(out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make)
+    return run_stage(out, stage=STAGE, config=recorded(config), inputs=inputs, make=make)
 
 
 class _Pool(NamedTuple):
@@ -90,8 +100,17 @@ def _make(
         tokenizer = _create(pool, config, work)
     else:
         tokenizer = ItemTokenizer.from_pretrained(start, config)
+        tokenizer.model.to(best_device())
     model, codec = tokenizer.model, tokenizer.codec
-    items = _read(pool, model.backbone, codec, config, progress)
+    items = read_items(
+        pool.texts,
+        pool.pictures,
+        model.backbone,
+        codec,
+        config.heads.max_text_tokens,
+        progress,
+        cache=tokenizer.cache,
+    )
     items = _summarize(items, pool, model.features, fit=start is None)
     if start is not None:
         tokenizer.refit_statistics(items, progress)
@@ -113,7 +132,7 @@ def _make(
         batch=batches,
         config=config.trainer,
         work=work.checkpoints / "training",
-        inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), inputs)},
+        inputs={"settings": storage.recipe_fingerprint(STAGE, recorded(config), inputs)},
         describe=describe,
         progress=progress,
         title="Training the tokenizer",
@@ -125,6 +144,7 @@ def _make(
     write_losses(work.folder / "losses.jsonl", trained)
     facts = {
         "domains": [domain.name for domain in domains],
+        **trained_facts(*domains),
         "items_trained": len(pool.trained),
         "steps": config.trainer.steps,
         "epochs": round(config.trainer.steps / batches.per_epoch, 2),
@@ -136,13 +156,20 @@ def _make(
 
 def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokenizer:
     """A tokenizer that knows nothing yet but the words and patches of its items."""
-    sample = _sample_pictures(pool, config.latents.fit_pictures)
+    codec = make_codec(config.latents, lambda count: _sample_pictures(pool, count))
+    if isinstance(config.backbone, PretrainedBackboneConfig):
+        source = find_source(config.backbone.name, config.backbone.revision)
+        torch.manual_seed(config.trainer.seed)
+        model = create_model(source.folder, config, name=source.name, revision=source.revision).to(
+            best_device()
+        )
+        return ItemTokenizer(model, codec, config)
     backbone_folder = work.checkpoints / "backbone"
     if not backbone_folder.is_dir():
         with storage.new_folder(backbone_folder) as partial:
             words = [pool.texts[index] for index in pool.trained]
+            sample = _sample_pictures(pool, TINY_PICTURES)
             create_tiny_backbone(partial, words, sample, config.backbone)
-    codec = PatchPCA.fit(sample, config.latents)
     torch.manual_seed(config.trainer.seed)
     return ItemTokenizer(create_model(backbone_folder, config), codec, config)
 
@@ -153,7 +180,7 @@ def _pool(domains: Sequence[Domain]) -> _Pool:
     pictures: list[Path | None] = []
     trained, graphs, splits, sizes, start = [], [], [], [], 0
     for domain in domains:
-        split = leave_one_out(domain)
+        split = split_domain(domain)
         trained.append(np.unique(split.train).astype(np.int64) + start)
         graphs.append(find_neighbours(split, len(domain.catalog)))
         splits.append(split)
@@ -163,14 +190,6 @@ def _pool(domains: Sequence[Domain]) -> _Pool:
         pictures += domain.catalog.images
         start += len(domain.catalog)
     return _Pool(item_ids, texts, pictures, np.concatenate(trained), join(graphs), splits, sizes)
-
-
-def _read(
-    pool: _Pool, backbone: Backbone, codec: PatchPCA, config: TokenizerConfig, progress: Progress
-) -> ItemInputs:
-    return read_items(
-        pool.texts, pool.pictures, backbone, codec, config.heads.max_text_tokens, progress
-    )
 
 
 def _summarize(items: ItemInputs, pool: _Pool, features: ItemFeatures, *, fit: bool) -> ItemInputs:

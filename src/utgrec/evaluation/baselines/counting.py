@@ -8,9 +8,10 @@ from safetensors.numpy import load_file, save_file
 
 from utgrec import storage
 from utgrec.config import require
+from utgrec.data.similarities import Similarities
 from utgrec.data.split import Split
 from utgrec.evaluation.baselines.family import FitInput, grid_trials, scratch
-from utgrec.evaluation.itemknn import ItemKNN, ItemKNNConfig, Similarities, find_similarities
+from utgrec.evaluation.itemknn import ItemKNN, ItemKNNConfig, find_similarities
 from utgrec.evaluation.popularity import Popularity
 from utgrec.progress import Progress, silent
 

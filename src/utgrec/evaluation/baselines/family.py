@@ -30,7 +30,7 @@ class FitInput(NamedTuple):
     """What a family is given to learn from."""
 
     domain: Domain  # its catalogue; the interactions are those of `split`
-    split: Split  # leave-one-out of that domain
+    split: Split  # of that domain, as it says itself
     exclude_seen: bool  # whether seen items can be recommended where settings are judged
     seed: int  # of everything random
     work: Path  # scratch folder; fits with other settings or seeds may share it

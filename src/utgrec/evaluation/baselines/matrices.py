@@ -13,12 +13,13 @@ from scipy import sparse
 
 from utgrec.catalog import Ints
 from utgrec.config import require
+from utgrec.data.similarities import NO_ITEM, Similarities, best
 from utgrec.data.split import Split
 from utgrec.evaluation.baselines.family import FitInput, grid_trials, import_optional
-from utgrec.evaluation.itemknn import ItemKNN, ItemKNNConfig, Similarities
+from utgrec.evaluation.itemknn import ItemKNN, ItemKNNConfig
 from utgrec.evaluation.popularity import known_interactions
 from utgrec.evaluation.protocol import Query, Recommendations
-from utgrec.evaluation.topk import NO_ITEM, best, rank_scores
+from utgrec.evaluation.topk import rank_scores
 from utgrec.progress import Progress, silent
 
 

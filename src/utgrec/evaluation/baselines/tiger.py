@@ -25,14 +25,33 @@ from utgrec.evaluation.generative import (
     make_validator,
 )
 from utgrec.progress import Progress, silent
+from utgrec.recommender.causal import CausalSizes
+from utgrec.recommender.companions import CompanionsConfig
 from utgrec.recommender.train import (
     RecommenderConfig,
     read_recommender,
-    tiny_recommender,
     train_recommender,
 )
 from utgrec.tokenizer.codes import read_codes
 from utgrec.training.trainer import TrainerConfig
+
+
+def tiger_recommender() -> RecommenderConfig:
+    """The recommender of this project without item vectors and companions: codes speak alone."""
+    return RecommenderConfig(
+        sizes=CausalSizes(width=256, feed_forward=1024, dropout=0.2, item_vectors=False),
+        companions=CompanionsConfig(neighbours=0),
+        batch_size=1024,
+        most_epochs=100,
+        trainer=TrainerConfig(
+            steps=2500,
+            learning_rate=2e-3,
+            weight_decay=0.05,
+            warmup_share=0.05,
+            validate_every=250,
+            patience=3,
+        ),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +66,7 @@ class TigerConfig:
     """Codes made from the vector; one more numbers items of equal codes."""
     size: int = 256
     """Entries of each codebook, K."""
-    recommender: RecommenderConfig = dataclasses.field(default_factory=tiny_recommender)
+    recommender: RecommenderConfig = dataclasses.field(default_factory=tiger_recommender)
     """The recommender and its training; its seed is replaced by that of the fit."""
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
     """How the recommender is validated while it trains; its seed is replaced likewise."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from utgrec.catalog import Ints
 from utgrec.config import fingerprint, require
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain
 from utgrec.errors import InputError
 from utgrec.evaluation.baselines.family import FitInput
 from utgrec.evaluation.baselines.residual_codes import Codes, number_collisions
@@ -98,15 +98,16 @@ def check_domain(given: FitInput) -> None:
             f"domain {given.domain.name!r} was not read from a folder; TIGER writes stages that "
             "name the folder they were made from: prepare the domain and open it"
         )
-    own = leave_one_out(given.domain)
+    own = split_domain(given.domain)
     same = [
         np.array_equal(own.offsets, given.split.offsets),
         np.array_equal(own.train, given.split.train),
         np.array_equal(own.valid, given.split.valid),
         np.array_equal(own.test, given.split.test),
+        np.array_equal(own.known_lengths, given.split.known_lengths),
     ]
     if not all(same):
         raise InputError(
-            f"the split is not the leave-one-out of domain {given.domain.name!r}, which is what "
-            "the recommender is trained on; pass leave_one_out(domain)"
+            f"the split is not that of domain {given.domain.name!r} ({given.domain.split.words}), "
+            "which is what the recommender is trained on; pass split_domain(domain)"
         )

@@ -83,8 +83,8 @@ def tune(
     users = given.validation_users(max_users)
     if len(users) == 0:
         raise InputError(
-            f"domain {given.domain.name!r} has no user with 3 interactions, so there are no "
-            "validation items to choose settings by; take the default settings instead"
+            f"domain {given.domain.name!r} has no user with a validation item "
+            f"({given.domain.split.words}) to choose settings by; take the default settings instead"
         )
     candidates = family.trials(budget, exclude_seen=given.exclude_seen)
     trials = []

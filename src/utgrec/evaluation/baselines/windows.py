@@ -50,8 +50,8 @@ def cut_windows(split: Split, width: int, *, overlap: int) -> Windows:
     windows = Windows(split.train, np.concatenate(starts), np.concatenate(ends))
     if len(windows.starts) == 0:
         raise EmptyDomain(
-            "no user has two training items to learn an order from; users need at least 4 "
-            "interactions, as the last two are held out"
+            "no user has two training items to learn an order from; by leave-one-out users need at "
+            "least 4 interactions, by a global-time split 2 before its first date"
         )
     return windows
 

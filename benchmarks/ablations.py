@@ -1,0 +1,140 @@
+"""What does each setting of the recommender do? One thing changed at a time, on the same codes.
+
+    python benchmarks/ablations.py runs/office --domain domains/office --work runs/ablations
+
+Takes the codes of a finished run and trains its recommender anew with one setting changed, for
+every seed. Kept are NDCG@10 of all validation and test items, with the mixture that validation
+found ("mixed") and with the network alone. Finished trainings are reused.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from real_domains import machine
+from utgrec import storage
+from utgrec.catalog import Domain
+from utgrec.data.split import leave_one_out
+from utgrec.evaluation.calibration import make_calibrator
+from utgrec.evaluation.generative import NETWORK_ALONE, GenerativeSystem, make_validator
+from utgrec.evaluation.protocol import evaluate
+from utgrec.recipes import Recipe
+from utgrec.recommender.train import (
+    RecommenderConfig,
+    read_memory,
+    read_recommender,
+    train_recommender,
+)
+from utgrec.runs import RunFolder, read_plan
+from utgrec.tokenizer.codes import read_codes
+
+Change = Callable[[RecommenderConfig], RecommenderConfig]
+
+
+def setting(**values: Any) -> Change:
+    """Other values of the recommender's own settings."""
+    return lambda config: dataclasses.replace(config, **values)
+
+
+def nested(part: str, **values: Any) -> Change:
+    """Other values of one of its parts."""
+
+    def change(config: RecommenderConfig) -> RecommenderConfig:
+        return dataclasses.replace(
+            config, **{part: dataclasses.replace(getattr(config, part), **values)}
+        )
+
+    return change
+
+
+VARIANTS: dict[str, Change] = {
+    "as it is": lambda config: config,
+    "no item vectors": nested("sizes", item_vectors=False),
+    "own vectors never hidden": nested("ranking", hidden_share=0.0),
+    "ranking weight 0.3": nested("ranking", weight=0.3),
+    "ranking weight 3": nested("ranking", weight=3.0),
+    "dropout 0.1": nested("sizes", dropout=0.1),
+    "dropout 0.5": nested("sizes", dropout=0.5),
+    "width 256": nested("sizes", width=256, feed_forward=1024),
+    "four trunk layers": nested("sizes", trunk_layers=4),
+    "label smoothing 0.1": setting(label_smoothing=0.1),
+    "histories of 10": setting(max_items=10),
+    "histories of 50": setting(max_items=50),
+    "companions without shrinkage": nested("companions", shrink=0.0),
+}
+
+
+def measure(
+    recipe: Recipe, config: RecommenderConfig, domain: Domain, codes: Path, out: Path
+) -> dict[str, float]:
+    """Train, calibrate and evaluate one variant."""
+    most, seen = config.max_items, recipe.exclude_seen
+    train_recommender(
+        [domain],
+        [codes],
+        config,
+        out,
+        validator=make_validator(recipe.validation, max_items=most, exclude_seen=seen),
+        calibrator=make_calibrator(
+            recipe.validation, recipe.decoding, max_items=most, exclude_seen=seen
+        ),
+    )
+    model, vocabulary, _ = read_recommender(out)
+    split, coded, figures = leave_one_out(domain), read_codes(codes).codes, {}
+    for name, mixing in (("mixed", None), ("network", NETWORK_ALONE)):
+        system = GenerativeSystem(
+            model,
+            vocabulary,
+            domain.name,
+            coded,
+            max_items=most,
+            decoding=dataclasses.replace(recipe.decoding, mixing=mixing),
+            memory=read_memory(out),
+        )
+        for part in ("valid", "test"):
+            result = evaluate(
+                system, split, part=part, item_count=len(coded), ks=(10,), exclude_seen=seen
+            )
+            figures[f"{part} {name}"] = result.mean("ndcg@10")
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--domain", required=True, type=Path)
+    parser.add_argument("--work", required=True, type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    arguments = parser.parse_args()
+    domain, folder = Domain.open(arguments.domain), RunFolder(arguments.run)
+    recipe = read_plan(folder).recipe
+    found: dict[str, Any] = {}
+    for name in arguments.variants:
+        runs = []
+        for seed in range(arguments.seeds):
+            config = VARIANTS[name](recipe.recommender)
+            trainer = dataclasses.replace(config.trainer, seed=seed)
+            out = arguments.work / domain.name / f"{name.replace(' ', '-')}-{seed}"
+            config = dataclasses.replace(config, trainer=trainer)
+            runs.append(measure(recipe, config, domain, folder.codes(domain.name), out))
+        found[name] = {
+            key: {
+                "mean": round(float(np.mean([run[key] for run in runs])), 5),
+                "spread": round(float(np.std([run[key] for run in runs])), 5),
+            }
+            for key in runs[0]
+        }
+        print(name, found[name], flush=True)
+    out = Path(__file__).parent / "results" / f"ablations_{domain.name}.json"
+    storage.write_json(
+        out, {"machine": machine(), "seeds": arguments.seeds, "metric": "ndcg@10", **found}
+    )
+
+
+if __name__ == "__main__":
+    main()

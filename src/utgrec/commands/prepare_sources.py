@@ -1,0 +1,267 @@
+"""Commands for domains from and to other programs: recbole, authors, datasets, split, export."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from utgrec.commands import prepare_options as shared
+from utgrec.commands.frame import Answer, Terminal, add_command
+from utgrec.commands.options import DomainFolder, Out
+from utgrec.commands.prepare import options_for, prepared
+from utgrec.commands.views import facts_table
+from utgrec.errors import BadConfig, InputError
+
+SourceFolder = Annotated[Path, typer.Argument(help="Folder of the source.", metavar="SRC")]
+ExportFormat = Literal["recbole", "csv", "parquet", "authors"]
+
+
+def prepare_recbole(
+    terminal: Terminal,
+    source: SourceFolder,
+    out: shared.DomainOut,
+    name: shared.Name = None,
+    mapping: shared.Mapping = None,
+    items: shared.ItemsFile = None,
+    interactions: shared.InteractionsFile = None,
+    column: shared.ColumnOf = None,
+    time_unit: shared.TimeUnitOf = None,
+    event: shared.EventTypes = None,
+    min_weight: shared.MinWeight = None,
+    k_core: shared.KCore = None,
+    keep_untaken: shared.KeepUntaken = None,
+    split: shared.Split = None,
+    valid_share: shared.ValidShare = None,
+    test_share: shared.TestShare = None,
+    valid_from: shared.ValidFrom = None,
+    test_from: shared.TestFrom = None,
+    bad_rows: shared.BadRowsOf = None,
+    source_note: shared.SourceNote = None,
+    licence: shared.Licence = None,
+    overwrite: shared.Overwrite = False,
+) -> Answer:
+    """Make a domain folder from RecBole's atomic files (NAME.inter, NAME.item)."""
+    from utgrec.data import recbole
+
+    given = _given(
+        name, items, interactions, column, event, min_weight, k_core, keep_untaken, bad_rows,
+        source_note, licence, overwrite,
+    )  # fmt: skip
+    given |= shared.told(
+        time_unit=time_unit,
+        split=shared.split_settings(split, valid_share, test_share, valid_from, test_from),
+    )
+    options = options_for(terminal, source, mapping, given)
+    return prepared(terminal, out, recbole.prepare_recbole(source, out, options, terminal.progress))
+
+
+def prepare_authors(
+    terminal: Terminal,
+    source: SourceFolder,
+    out: shared.DomainOut,
+    name: shared.Name = None,
+    mapping: shared.Mapping = None,
+    k_core: shared.KCore = None,
+    keep_untaken: shared.KeepUntaken = None,
+    codes_out: Annotated[
+        Path | None,
+        typer.Option(help="Codes folder to make from SRC's *.sem_ids.", metavar="DIR"),
+    ] = None,
+    sem_ids: Annotated[
+        Path | None,
+        typer.Option(help="Which *.sem_ids.", metavar="FILE", show_default="the one in SRC"),
+    ] = None,
+    code_sizes: Annotated[
+        str, typer.Option(help="Entries of the codebook of each position.")
+    ] = "256,512,512",
+    bad_rows: shared.BadRowsOf = None,
+    source_note: shared.SourceNote = None,
+    licence: shared.Licence = None,
+    overwrite: shared.Overwrite = False,
+) -> Answer:
+    """Make a domain folder from a folder that the paper's authors prepared."""
+    from utgrec.data import authors
+
+    given = _given(
+        name, None, None, None, None, None, k_core, keep_untaken, bad_rows, source_note, licence,
+        overwrite,
+    )  # fmt: skip
+    given.setdefault("k_core", 1)  # their folders are filtered already
+    options = options_for(terminal, source, mapping, given)
+    sizes = _sizes(code_sizes)
+    found = None if codes_out is None else (sem_ids or _only(source, "*.sem_ids"))
+    answer = prepared(
+        terminal, out, authors.prepare_authors(source, out, options, terminal.progress)
+    )
+    if codes_out is not None and found is not None:
+        from utgrec.catalog import Domain
+        from utgrec.tokenizer.sem_ids import import_sem_ids
+
+        import_sem_ids(found, Domain.open(out), codes_out, sizes)
+        answer.document["codes"] = str(codes_out)
+        terminal.say(f"Codes of {found.name}: {codes_out}")
+    return answer
+
+
+def prepare_datasets(
+    terminal: Terminal,
+    source: SourceFolder,
+    out: shared.DomainOut,
+    name: shared.Name = None,
+    mapping: shared.Mapping = None,
+    items: shared.ItemsFile = None,
+    interactions: shared.InteractionsFile = None,
+    column: shared.ColumnOf = None,
+    time_unit: shared.TimeUnitOf = None,
+    time_format: shared.TimeFormat = None,
+    time_zone: shared.TimeZone = None,
+    event: shared.EventTypes = None,
+    min_weight: shared.MinWeight = None,
+    k_core: shared.KCore = None,
+    keep_untaken: shared.KeepUntaken = None,
+    split: shared.Split = None,
+    valid_share: shared.ValidShare = None,
+    test_share: shared.TestShare = None,
+    valid_from: shared.ValidFrom = None,
+    test_from: shared.TestFrom = None,
+    bad_rows: shared.BadRowsOf = None,
+    source_note: shared.SourceNote = None,
+    licence: shared.Licence = None,
+    overwrite: shared.Overwrite = False,
+) -> Answer:
+    """Make a domain folder from data sets that Hugging Face's `datasets` saved to disk."""
+    from utgrec.data import hf_datasets
+
+    given = _given(
+        name, items, interactions, column, event, min_weight, k_core, keep_untaken, bad_rows,
+        source_note, licence, overwrite,
+    )  # fmt: skip
+    given |= shared.told(
+        time_unit=time_unit,
+        time_format=time_format,
+        time_zone=time_zone,
+        split=shared.split_settings(split, valid_share, test_share, valid_from, test_from),
+    )
+    options = options_for(terminal, source, mapping, given)
+    return prepared(
+        terminal, out, hf_datasets.prepare_datasets(source, out, options, terminal.progress)
+    )
+
+
+def prepare_split(
+    terminal: Terminal,
+    folder: DomainFolder,
+    out: shared.DomainOut,
+    split: shared.SplitKindNeeded = "global-time",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the domain.", show_default="NAME-time, NAME-last")
+    ] = None,
+    valid_share: shared.ValidShare = None,
+    test_share: shared.TestShare = None,
+    valid_from: shared.ValidFrom = None,
+    test_from: shared.TestFrom = None,
+) -> Answer:
+    """Make a domain with another split from a domain: the same items and the same log."""
+    from utgrec.data.resplit import resplit_domain
+    from utgrec.data.splitting import SplitOptions
+
+    options = SplitOptions(
+        **shared.split_settings(split, valid_share, test_share, valid_from, test_from)
+    )
+    facts = resplit_domain(folder, options, out, name=name or "").facts
+    terminal.say(f"Next: utgrec inspect {out}")
+    shown = {key: value for key, value in facts["split"].items() if key != "kind"}
+    return Answer(
+        {"domain": str(out), "name": facts["name"], "split": facts["split"]},
+        (facts_table(f"domain {facts['name']}", shown),),
+    )
+
+
+def export(
+    terminal: Terminal,
+    folder: DomainFolder,
+    out: Out,
+    form: Annotated[ExportFormat, typer.Option("--format", help="What to write.")],
+    codes: Annotated[
+        Path | None,
+        typer.Option(help="Run or codes folder; writes NAME.sem_ids too.", metavar="DIR"),
+    ] = None,
+) -> Answer:
+    """Write a domain for other programs; `utgrec prepare` makes the same domain from it again."""
+    from utgrec import storage
+    from utgrec.data.export import export_domain
+
+    sem_ids, mark = None, ""
+    if codes is not None:
+        from utgrec.catalog import Domain
+        from utgrec.runs import RunFolder
+        from utgrec.tokenizer.sem_ids import sem_ids_of
+
+        domain = Domain.open(folder)
+        own = RunFolder(codes).codes(domain.name)
+        where = own if own.is_dir() else codes
+        sem_ids = sem_ids_of(where, domain)
+        mark = storage.read_manifest(where, "codes").fingerprint
+    facts = export_domain(folder, out, form, sem_ids=sem_ids, codes=mark).facts
+    return Answer({"folder": str(out), **facts}, (facts_table(f"export {out}", facts),))
+
+
+def _given(
+    name: str | None,
+    items: str | None,
+    interactions: str | None,
+    column: list[str] | None,
+    event: list[str] | None,
+    min_weight: float | None,
+    k_core: int | None,
+    keep_untaken: bool | None,
+    bad_rows: str | None,
+    source_note: str | None,
+    licence: str | None,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """The settings that were told and that all sources have."""
+    return shared.told(
+        name=name,
+        items_file=items,
+        interactions_file=interactions,
+        columns=shared.parse_columns(column or []),
+        events=shared.told(types=shared.parse_events(event or []), min_weight=min_weight),
+        k_core=k_core,
+        keep_untaken_items=keep_untaken,
+        bad_rows=bad_rows,
+        source=source_note,
+        licence=licence,
+        overwrite=overwrite,
+    )
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError as error:
+        raise BadConfig(f"--code-sizes {text!r} must be numbers such as 256,512,512") from error
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise InputError(f"{folder} must have one file {pattern}, it has {names}; use --sem-ids")
+    return found[0]
+
+
+def add_to(app: typer.Typer, group: typer.Typer) -> None:
+    """Register the commands of this file; `group` is `prepare`."""
+    for name, command, example in (
+        ("recbole", prepare_recbole, "utgrec prepare recbole ml-100k/ --out domains/films"),
+        ("authors", prepare_authors, "utgrec prepare authors Instrument/ --out domains/music"),
+        ("datasets", prepare_datasets, "utgrec prepare datasets saved/ --out domains/shop"),
+    ):
+        add_command(group, name, example=example)(command)
+    add_command(
+        group, "split", example="utgrec prepare split domains/shop --out domains/shop-time"
+    )(prepare_split)
+    add_command(
+        app, "export", example="utgrec export domains/shop --format recbole --out exports/shop"
+    )(export)

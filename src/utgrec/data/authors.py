@@ -1,0 +1,164 @@
+"""The folder that the paper's authors prepare for one domain, as a source.
+
+`all_item_seqs.json` holds user → item ids in time order; `id_mapping.json` item2id and id2item
+(number 0 is padding), which gives the order of the items; `metadata.sentence.json` item id →
+sentence; `Images/ID.jpg` pictures. There are no times: the place in a history stands for one.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from utgrec import storage
+from utgrec.data.exact import exact_items
+from utgrec.data.images import pictures_by_id
+from utgrec.data.items import Items, items_of
+from utgrec.data.log import Log, LogOptions, log_of
+from utgrec.data.options import TableOptions
+from utgrec.data.prepare import Source, hash_inputs, name_of, prepare_source
+from utgrec.data.rejects import Rejects
+from utgrec.data.table import Table
+from utgrec.errors import BadTable
+from utgrec.progress import Progress
+
+SEQUENCES, MAPPING, SENTENCES = "all_item_seqs.json", "id_mapping.json", "metadata.sentence.json"
+IMAGES = "Images"
+PADDING = "[PAD]"
+
+
+def prepare_authors(
+    source: Path, out: Path, options: TableOptions, progress: Progress | None = None
+) -> storage.Manifest:
+    """Make the domain folder `out` from an authors' folder; otherwise like `prepare_table`.
+
+    Raises:
+        BadTable: a file is missing, is no JSON, or does not hold what it should.
+    """
+    source = Path(source)
+    options = name_of(options, source)
+    return prepare_source(authors_source(source, options), Path(out), options, progress)
+
+
+def authors_source(source: Path, options: TableOptions) -> Source:
+    """The files of an authors' folder.
+
+    Raises:
+        BadTable: there is no folder, or no histories in it.
+    """
+    if not (source / SEQUENCES).is_file():
+        raise BadTable(
+            f"{source} has no {SEQUENCES}; give the folder that the authors' scripts prepared"
+        )
+    files = [source / name for name in (SEQUENCES, MAPPING, SENTENCES)]
+
+    def read(rejects: Rejects) -> Items:
+        table = _items_table(source)
+        if options.exact:
+            return exact_items(table, rejects, {})
+        return items_of(table, rejects, columns={"text": "text"}, picture_root=source)
+
+    return Source(
+        root=source,
+        inputs=hash_inputs(source, [path for path in files if path.is_file()]),
+        read_items=read,
+        read_log=lambda ids, rejects: _read_log(source, ids, rejects),
+    )
+
+
+def read_histories(source: Path) -> dict[str, list[str]]:
+    """User → item ids in time order.
+
+    Raises:
+        BadTable: not an object of lists of ids.
+    """
+    histories = _read(source / SEQUENCES)
+    for user, items in histories.items():
+        if not isinstance(items, list) or not all(isinstance(item, str | int) for item in items):
+            raise BadTable(f"{SEQUENCES}: the history of user {user!r} is no list of item ids")
+    return {user: [str(item) for item in items] for user, items in histories.items()}
+
+
+def _items_table(source: Path) -> Table:
+    """Ids in the order of their numbers, sentences, and pictures."""
+    sentences = _read(source / SENTENCES) if (source / SENTENCES).is_file() else {}
+    if (source / MAPPING).is_file():
+        ids = _numbered(_read(source / MAPPING).get("id2item"))
+    else:
+        taken = (item for items in read_histories(source).values() for item in items)
+        ids = sorted({*sentences, *taken})
+    texts = [_sentence(item, sentences.get(item)) for item in ids]
+    pictures = pictures_by_id(source / IMAGES, ids)
+    columns: dict[str, pl.Series | list[Any]] = {
+        "item_id": list(ids),
+        "title": [None] * len(ids),
+        "text": list(texts),
+        "image": list(pictures),
+    }
+    return Table(np.arange(1, len(ids) + 1, dtype=np.int64), columns, (MAPPING,))
+
+
+def _read_log(source: Path, ids: list[str], rejects: Rejects) -> Log:
+    """Histories as a log; row n of the file is its n-th item."""
+    histories = read_histories(source)
+    lengths = [len(items) for items in histories.values()]
+    users = pl.Series(list(histories), dtype=pl.String)
+    rows = np.arange(1, sum(lengths) + 1, dtype=np.int64)
+    places = [place for length in lengths for place in range(length)]
+    items = [item for history in histories.values() for item in history]
+    table = Table(
+        rows,
+        {
+            "user_id": users.gather(np.repeat(np.arange(len(users)), lengths)),
+            "item_id": pl.Series(items, dtype=pl.String),
+            "timestamp": pl.Series(places, dtype=pl.Int64),
+        },
+        (SEQUENCES,),
+    )
+    return log_of(table, ids, rejects, LogOptions(time_unit="position"))
+
+
+def _numbered(found: Any) -> list[str]:
+    """The items of id2item without padding: a list, or an object with numbers as keys."""
+    if isinstance(found, dict):
+        try:
+            found = [found[key] for key in sorted(found, key=int)]
+        except ValueError as error:
+            raise BadTable(f"{MAPPING}: a key of id2item is no number ({error})") from error
+    if not isinstance(found, list) or not all(isinstance(item, str | int) for item in found):
+        raise BadTable(f"{MAPPING} has no id2item, a list of item ids whose number 0 is padding")
+    if not found or found[0] != PADDING:
+        raise BadTable(
+            f"{MAPPING}: number 0 of id2item is {found[:1]}, it must be the padding {PADDING!r}"
+        )
+    return [str(item) for item in found[1:]]
+
+
+def _sentence(item: str, value: Any) -> str | None:
+    """A sentence, also in pieces."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return " ".join(value)
+    if value is None or isinstance(value, str):
+        return value
+    raise BadTable(f"{SENTENCES}: the sentence of item {item!r} is no text")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise BadTable(f"{path.name} names {twice!r} twice; keep one of them")
+        return found
+
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise BadTable(f"{path.name} is not valid JSON in UTF-8 ({error})") from error
+    if not isinstance(values, dict):
+        raise BadTable(f"{path.name} is a JSON {type(values).__name__}, not an object")
+    return values

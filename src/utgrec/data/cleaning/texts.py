@@ -1,0 +1,104 @@
+"""Suspicious texts: placeholders, markup, broken encodings, sentences that many items share."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import polars as pl
+
+from utgrec.data.sentence import clean_text
+
+# A whole text that says nothing.
+PLACEHOLDERS = (
+    r"(?i)^[\s\W_]*(n/?a|none|null|nil|nan|undefined|unknown|untitled|no (title|name|description)"
+    r"|not available|tbd|tba|todo|test|xxx+|asdf+|lorem ipsum.*|product|item|default|sample)?"
+    r"[\s\W_]*$"
+)
+MARKUP = r"</?[A-Za-z][^<>]*>|&[A-Za-z]{2,8};|&#x?[0-9A-Fa-f]{2,6};"
+# UTF-8 read as a one-byte code page leaves pairs that no language has; ftfy decides.
+SUSPECT = r"[ÂÃÅÄÐÑâÎÏã][\x{80}-\x{BF}\x{20AC}\x{201A}-\x{203A}\x{0152}\x{0153}\x{0160}\x{0161}\x{2122}\x{02C6}\x{02DC}\x{017D}\x{017E}\x{0178}\x{0192}]"  # noqa: E501
+LOST = "\ufffd"
+FEWEST_WORDS = 4  # of a sentence that can be boilerplate; shorter ones are categories and brands
+LEAST_SHARE = 0.02  # of the items that have a text
+LEAST_ITEMS = 20
+
+
+def says_nothing(texts: pl.Series) -> pl.Series:
+    """Which texts are empty or a placeholder. (N,)"""
+    return texts.fill_null("").str.contains(PLACEHOLDERS)
+
+
+def has_markup(texts: pl.Series) -> pl.Series:
+    """Which texts hold HTML tags or entities. (N,)"""
+    return texts.fill_null("").str.contains(MARKUP)
+
+
+def has_lost_characters(texts: pl.Series) -> pl.Series:
+    """Which texts hold the sign for a character that could not be read: it is gone. (N,)"""
+    return texts.fill_null("").str.contains(LOST, literal=True)
+
+
+def has_mojibake(texts: pl.Series) -> pl.Series:
+    """Which texts were decoded wrongly, so that they can be put right. (N,)"""
+    plain = texts.fill_null("")
+    return pl.Series(
+        [
+            bool(suspect) and repair(text) != text
+            for text, suspect in zip(plain, plain.str.contains(SUSPECT), strict=True)
+        ],
+        dtype=pl.Boolean,
+    )
+
+
+def repair(text: str) -> str:
+    """A text with its encoding put right where it was decoded wrongly; else unchanged."""
+    import ftfy
+
+    return str(ftfy.fix_encoding(text))
+
+
+def without_markup(text: str) -> str:
+    """A text without HTML."""
+    return clean_text(text)
+
+
+def boilerplate(texts: pl.Series, besides: Iterable[str] = ()) -> pl.DataFrame:
+    """Sentences that very many items share, the most frequent first: `sentence`, `items`.
+
+    `besides` are sentences that are shared on purpose, such as categories.
+    """
+    told = texts.fill_null("").filter(texts.fill_null("") != "")
+    least = max(LEAST_ITEMS, int(LEAST_SHARE * len(told)))
+    return (
+        pl.DataFrame({"item": pl.int_range(len(told), eager=True), "sentence": told})
+        .lazy()
+        .with_columns(pl.col("sentence").str.split(". "))
+        .explode("sentence")
+        .with_columns(pl.col("sentence").str.strip_chars(" ."))
+        .filter(pl.col("sentence").str.count_matches(r"\S+") >= FEWEST_WORDS)
+        .filter(~pl.col("sentence").is_in(sorted(set(besides))))
+        .unique()
+        .group_by("sentence")
+        .agg(pl.len().alias("items"))
+        .filter(pl.col("items") >= least)
+        .sort(["items", "sentence"], descending=[True, False])
+        .collect()
+    )
+
+
+def without_sentences(text: str, sentences: frozenset[str]) -> str:
+    """A text without these sentences."""
+    kept = [part for part in text.split(". ") if part.strip(" .") not in sentences]
+    if not kept:
+        return ""
+    joined = ". ".join(kept)
+    return joined if joined.endswith(".") or not text.endswith(".") else f"{joined}."
+
+
+def shared(values: Sequence[Any], least: int) -> dict[Any, int]:
+    """Values (not None, not empty) that at least `least` items have, with their number of items."""
+    counts = (
+        pl.Series(values, dtype=pl.String).drop_nulls().value_counts(name="items").rows()
+        if len(values)
+        else []
+    )
+    return {value: count for value, count in counts if value and count >= least}

@@ -1,0 +1,55 @@
+"""What domains that are made from another domain share: reuse of finished work, linked pictures."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from utgrec import storage
+from utgrec.catalog import DOMAIN_MANIFEST, Domain
+from utgrec.errors import SettingsMismatch, StorageError
+
+
+def find_derived(
+    source: Path, out: Path, config: dict[str, Any], inputs: dict[str, str]
+) -> storage.Manifest | None:
+    """The derived domain that is already at `out`; None if there is none.
+
+    Raises:
+        SettingsMismatch: `out` was made with other settings or from another domain.
+        StorageError: `out` holds something else, or is the domain itself.
+    """
+    if source.resolve() == out.resolve():
+        raise StorageError(f"{out} is the domain itself; write the derived one to another folder")
+    found = storage.find_manifest(out, "domain", DOMAIN_MANIFEST)
+    if found is None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise StorageError(f"{out} exists and is no domain folder; choose another folder")
+        return None
+    if found.config != config or found.inputs != inputs:
+        raise SettingsMismatch(
+            f"{out} was derived otherwise (from {', '.join(found.inputs)}, {found.config}; asked "
+            f"for {', '.join(inputs)}, {config}); choose another folder, or remove this one"
+        )
+    return found
+
+
+def link_pictures(domain: Domain, folder: Path, names: Iterable[str | None] | None = None) -> None:
+    """The catalogue's picture files, or some of them, under the same relative names."""
+    names = domain.catalog.table.column("image").to_pylist() if names is None else names
+    for name in sorted({name for name in names if name}):
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or domain.folder is None:
+            continue  # it is found from anywhere
+        link(domain.folder / relative, folder / relative)
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file at another place; a copy where the file system has no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copyfile(source, target)

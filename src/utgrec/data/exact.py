@@ -1,0 +1,100 @@
+"""Read a table of items that UTGRec itself exported: nothing is cleaned, guessed or left out.
+
+Its columns are item_id, title, text, image and attributes of named types. In text files a list is a
+JSON array, an empty field is no value; `text` alone is never empty but "".
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from utgrec.catalog import CORE_COLUMNS
+from utgrec.data.items import Items, usable_rows
+from utgrec.data.rejects import Rejects
+from utgrec.data.table import Table
+from utgrec.data.values import ARROW_TYPES
+from utgrec.errors import BadTable
+
+TRUTH = {"true": True, "false": False}
+
+
+def exact_items(table: Table, rejects: Rejects, types: Mapping[str, str]) -> Items:
+    """The items of a table, each attribute of the type that is told.
+
+    Raises:
+        BadTable: a column is missing, or a value is not of its type.
+    """
+    wanted = [*CORE_COLUMNS, *types]
+    missing = [name for name in wanted if name not in table.columns]
+    if missing:
+        raise BadTable(
+            f"{table.files[0]} has no column {', '.join(missing)}, which an export has; export "
+            " it again, or prepare it without `exact`"
+        )
+    chosen, ids = usable_rows(table, "item_id", rejects)
+
+    def values(name: str) -> list[Any]:
+        column = table.values(name)
+        return [None if column[place] == "" else column[place] for place in chosen]
+
+    attributes = {
+        name: pa.array(_typed(table, chosen, name, kind, values(name)), ARROW_TYPES[kind])
+        for name, kind in types.items()
+    }
+    return Items(
+        ids=ids,
+        rows=table.rows[chosen],
+        files=[table.file(place) for place in chosen.tolist()],
+        titles=_typed(table, chosen, "title", "text", values("title")),
+        texts=[text or "" for text in _typed(table, chosen, "text", "text", values("text"))],
+        attributes=attributes,
+        pictures=_typed(table, chosen, "image", "text", values("image")),
+        facts={
+            "columns": {name: name for name in CORE_COLUMNS},
+            "sentence": ["text"],
+            "attributes": list(attributes),
+            "empty_columns": [],
+            "pictures": "column image",
+            "unreadable_prices": 0,
+            "negative_prices": 0,
+        },
+    )
+
+
+def _typed(
+    table: Table, chosen: np.ndarray[Any, Any], name: str, kind: str, values: Sequence[Any]
+) -> list[Any]:
+    """Values of one type; texts of CSV are read as it."""
+    read = []
+    for place, value in zip(chosen, values, strict=True):
+        try:
+            read.append(None if value is None else _value(value, kind))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise BadTable(
+                f"{table.file(place)}, row {table.rows[place]}: {value!r} in {name} is no {kind} "
+                "as exact_types says; export it again, or prepare it without exact_types"
+            ) from error
+    return read
+
+
+def _value(value: Any, kind: str) -> Any:
+    if kind == "text":
+        if not isinstance(value, str):
+            raise TypeError(kind)
+        return value
+    if kind == "list":
+        listed = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+            raise TypeError(kind)
+        return listed
+    if kind == "bool":
+        return value if isinstance(value, bool) else TRUTH[value]
+    if isinstance(value, bool):
+        raise TypeError(kind)
+    number = int(value) if kind == "int" else float(value)
+    if kind == "int" and not -(2**63) <= number < 2**63:
+        raise ValueError(kind)
+    return number

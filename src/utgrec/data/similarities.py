@@ -1,0 +1,99 @@
+"""Items taken by the same users are similar: the cosine of tf-idf vectors over users.
+
+A user who took n of N items counts log(N / (1 + n)): who takes everything says little.
+
+Shapes: U users · N items · K neighbours per item.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from utgrec.catalog import Ints
+
+NO_ITEM = -1
+_ROWS = 1024  # items whose similarities to all others are held at a time
+
+Scores = npt.NDArray[np.floating[Any]]
+
+
+class Ranked(NamedTuple):
+    """Items of one user, best first."""
+
+    items: Ints  # (at most k,)
+    scores: Scores  # (at most k,)
+
+
+class Similarities(NamedTuple):
+    """The K most similar items of each item, best first."""
+
+    items: npt.NDArray[np.int32]  # (N, K), -1 where there are fewer
+    values: npt.NDArray[np.float32]  # (N, K), 0 where there are fewer
+
+    def cut(self, neighbours: int) -> "Similarities":
+        """The same with fewer neighbours."""
+        return Similarities(self.items[:, :neighbours], self.values[:, :neighbours])
+
+
+def best(items: Ints, scores: Scores, k: int) -> Ranked:
+    """The k ≥ 1 best-scored items; of equal ones the lower index.
+
+    Shapes: items (n,) ascending, scores (n,) → at most k.
+    """
+    if len(scores) > k:
+        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+        kept = scores >= threshold
+        items, scores = items[kept], scores[kept]
+    order = np.argsort(-scores, kind="stable")[:k]
+    return Ranked(items[order], scores[order])
+
+
+def most_similar(
+    counts: Any, *, neighbours: int, shrink: float = 0.0, self_similar: bool = True
+) -> Similarities:
+    """Compare every item with every other. `counts` (U, N), sparse: how often who took what.
+
+    A similarity that rests on n common users is multiplied by n / (n + shrink).
+    """
+    vectors = _tfidf_vectors(counts)  # (N, U)
+    item_count = vectors.shape[0]
+    taken = sparse.csr_matrix(vectors, copy=True)
+    taken.data[:] = 1.0
+    width = min(neighbours, item_count)
+    items = np.full((item_count, width), NO_ITEM, dtype=np.int32)
+    values = np.zeros((item_count, width), dtype=np.float32)
+    for start in range(0, item_count, _ROWS):
+        block = (vectors[start : start + _ROWS] @ vectors.T).tocsr()  # (rows, N)
+        block.sort_indices()
+        if shrink:
+            common = (taken[start : start + _ROWS] @ taken.T).tocsr()
+            common.sort_indices()  # the same pattern as `block`: products of positive numbers
+            block.data *= common.data / (common.data + shrink)
+        for row in range(block.shape[0]):
+            part = slice(block.indptr[row], block.indptr[row + 1])
+            others, similar = block.indices[part], block.data[part]
+            if not self_similar:
+                different = others != start + row
+                others, similar = others[different], similar[different]
+            # float32 makes equal what differs only by the order of summation, so that ties are
+            # broken by the rule of `best` and not by noise in the last digits.
+            ranked = best(others, similar.astype(np.float32), width)
+            items[start + row, : len(ranked.items)] = ranked.items
+            values[start + row, : len(ranked.items)] = ranked.scores
+    return Similarities(items, values)
+
+
+def _tfidf_vectors(counts: Any) -> Any:
+    """Items as unit vectors over users. Shapes: (U, N) → (N, U), sparse."""
+    distinct = np.diff(counts.indptr)  # (U,) different items of each user
+    # A user who took (nearly) all items says nothing; the logarithm would go below 0 there.
+    idf = np.maximum(np.log(counts.shape[1]) - np.log1p(distinct), 0.0)
+    weighted = counts.copy()
+    weighted.data = np.sqrt(weighted.data) * np.repeat(idf, distinct)
+    weighted.eliminate_zeros()
+    vectors = weighted.T.tocsr()  # (N, U)
+    norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
+    vectors.data /= np.repeat(norms, np.diff(vectors.indptr))
+    return vectors

@@ -1,0 +1,163 @@
+"""Companions: items that the same people took, counted and remembered beside the network.
+
+What little a shop's log says of a rare item is in its counts; a network needs many steps to learn
+them by heart, and a small shop does not have the log for it. So a recommender keeps, for each item
+of its training histories, the items most similar by who took them: the cosine of tf-idf vectors
+over users, as ItemKNN has it. An item is known by its domain and its codes (`item_vectors.py`), so
+the memory holds in every later generation of a catalogue. Nothing is trained here, so a new shop
+has companions as soon as it has a log.
+
+Shapes: n known items of all domains · K companions of each · B histories · T items · L codes ·
+N items of a catalogue.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from scipy import sparse
+from torch import Tensor
+
+from utgrec.config import require
+from utgrec.data.similarities import most_similar
+from utgrec.recommender.histories import CodedDomain
+from utgrec.recommender.item_vectors import item_keys, token_bits
+from utgrec.recommender.vocabulary import Vocabulary
+
+NONE = -1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompanionsConfig:
+    """What is remembered of who took what."""
+
+    neighbours: int = 100
+    """Most similar items kept for each item, K; 0 remembers nothing."""
+    shrink: float = 5.0
+    """A similarity that rests on m common users is multiplied by m / (m + shrink) (users)."""
+
+    def __post_init__(self) -> None:
+        require(self.neighbours >= 0, f"neighbours must be at least 0, got {self.neighbours}")
+        require(self.shrink >= 0, f"shrink must be at least 0, got {self.shrink}")
+
+
+class Companions(NamedTuple):
+    """The memory of a recommender."""
+
+    keys: Tensor  # (n,), int64, ascending: domain and codes of each known item
+    rows: Tensor  # (n, K), int32, places in `keys`, NONE where there are fewer
+    similar: Tensor  # (n, K), float32, best first, 0 where there are fewer
+
+    @classmethod
+    def nothing(cls) -> "Companions":
+        """A memory without items."""
+        none = torch.zeros(0, 0)
+        return cls(torch.zeros(0, dtype=torch.int64), none.int(), none)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file."""
+        save_file({name: value.contiguous() for name, value in self._asdict().items()}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Companions":
+        """Open what `save` wrote."""
+        return cls(**load_file(path))
+
+
+def count_companions(
+    domains: Sequence[CodedDomain], vocabulary: Vocabulary, config: CompanionsConfig
+) -> Companions:
+    """Count the training histories of some domains.
+
+    Raises:
+        BadConfig: codes too long to be remembered by (`item_vectors.py`).
+    """
+    if config.neighbours == 0:
+        return Companions.nothing()
+    bits = token_bits(vocabulary)
+    keys, rows, similar, start = [], [], [], 0
+    for domain in domains:
+        split = domain.split
+        known = np.unique(split.train)  # (n_d,)
+        users = np.repeat(np.arange(len(split.offsets) - 1), np.diff(split.offsets))
+        counts = sparse.csr_matrix(
+            (np.ones(len(users)), (users, np.searchsorted(known, split.train))),
+            shape=(len(split.offsets) - 1, len(known)),
+        )
+        found = most_similar(counts, neighbours=config.neighbours, shrink=config.shrink)
+        width = config.neighbours - found.items.shape[1]
+        items = np.pad(found.items, ((0, 0), (0, width)), constant_values=NONE)
+        rows.append(np.where(items == NONE, NONE, items + start))
+        similar.append(np.pad(found.values, ((0, 0), (0, width))))
+        tokens = vocabulary.to_tokens(torch.from_numpy(domain.codes[known].astype(np.int64)))
+        shop = torch.full((len(known),), vocabulary.domain_token(domain.name))
+        keys.append(item_keys(shop, tokens, bits))
+        start += len(known)
+    if not start:
+        return Companions.nothing()
+    ascending = torch.cat(keys).sort()
+    place = torch.empty_like(ascending.indices)
+    place[ascending.indices] = torch.arange(start)
+    joined = torch.from_numpy(np.concatenate(rows))[ascending.indices].long()
+    moved = torch.where(joined == NONE, NONE, place[joined.clamp(min=0)])
+    values = torch.from_numpy(np.concatenate(similar)).float()[ascending.indices]
+    return Companions(ascending.values, moved.int(), values)
+
+
+class CatalogCompanions:
+    """The memory in terms of one catalogue: from histories to shares of its items."""
+
+    def __init__(
+        self,
+        memory: Companions,
+        vocabulary: Vocabulary,
+        domain: str,
+        codes: npt.NDArray[np.int16],
+    ) -> None:
+        """For the items of a domain with these codes (N, L); what it lacks is not proposed."""
+        self._memory, self._bits = memory, token_bits(vocabulary)
+        self._length, self.item_count = vocabulary.code_length, len(codes)
+        tokens = vocabulary.to_tokens(torch.from_numpy(codes.astype(np.int64)))
+        shop = torch.full((len(tokens),), vocabulary.domain_token(domain))
+        place = self._places(item_keys(shop, tokens, self._bits))  # (N,)
+        self._item = torch.full((len(memory.keys) + 1,), self.item_count)
+        held = place < len(memory.keys)
+        self._item[place[held]] = torch.arange(self.item_count)[held]
+        self.known = int(held.sum())
+
+    def weigh(self, input_ids: Tensor, attention_mask: Tensor, decay: float) -> Tensor:
+        """Sums of similarities to a history's items, the newest first, each older one × `decay`.
+
+        Shapes: input_ids (B, S): domain, codes of the items, end; attention_mask (B, S) → (B, N).
+        """
+        out = torch.zeros(len(input_ids), self.item_count + 1)
+        if self.known == 0:
+            return out[:, :-1]
+        most = (input_ids.shape[1] - 2) // self._length  # T
+        # The size of a code is named, since an empty history leaves nothing to infer it from.
+        items = input_ids[:, 1 : 1 + most * self._length]
+        items = items.reshape(len(input_ids), most, self._length)
+        count = (attention_mask.sum(dim=1) - 2) // self._length  # (B,)
+        place = self._places(item_keys(input_ids[:, 0], items, self._bits))  # (B, T)
+        age = count[:, None] - 1 - torch.arange(most)  # (B, T)
+        weight = torch.where(age >= 0, decay ** age.clamp(min=0).float(), 0.0)
+        weight = weight * (place < len(self._memory.keys))
+        place = place.clamp(max=len(self._memory.keys) - 1)
+        rows = self._memory.rows[place].long()  # (B, T, K)
+        rows = rows.masked_fill(rows == NONE, len(self._memory.keys))
+        added = self._memory.similar[place] * weight[:, :, None]  # (B, T, K)
+        out.scatter_add_(1, self._item[rows].flatten(1), added.flatten(1))
+        return out[:, :-1]
+
+    def _places(self, keys: Tensor) -> Tensor:
+        """Place of each key in the memory; n where it is not there."""
+        known = self._memory.keys
+        if not len(known):
+            return torch.zeros_like(keys)
+        place = torch.searchsorted(known, keys).clamp(max=len(known) - 1)
+        return place.masked_fill(known[place] != keys, len(known))

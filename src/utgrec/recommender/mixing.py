@@ -1,0 +1,33 @@
+"""How the voices of a recommender are mixed into one score.
+
+A recommender says three things of an item: how likely its codes are, how near its vector is to
+what a history asks for, and how often it was taken by the people who took the history's items. With
+c the log-probability of the codes and v the log-share by vectors, the network's share of an item is
+softmax((c + `vectors` · v) / (1 + `vectors`)) over the items that may be recommended, and the score
+is log((1 - `companions`) · network + `companions` · counted).
+"""
+
+import dataclasses
+
+from utgrec.config import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """Weights of the voices; which are best is found on validation items (docs/recommender.md)."""
+
+    vectors: float = 3.0
+    """Weight of the item vectors beside the codes, which weigh 1; 0 leaves them out."""
+    companions: float = 0.3
+    """Share of what was counted; 0 leaves it out."""
+    decay: float = 0.8
+    """Weight of a history's item in the counts, relative to the one taken after it."""
+
+    def __post_init__(self) -> None:
+        require(self.vectors >= 0, f"vectors must be at least 0, got {self.vectors}")
+        require(0 <= self.companions < 1, f"companions is in [0, 1), got {self.companions}")
+        require(0 < self.decay <= 1, f"decay is in (0, 1], got {self.decay}")
+
+
+CODES_ALONE = Mixing(vectors=0.0, companions=0.0)
+"""What a recommender writes, and nothing else."""

@@ -1,0 +1,179 @@
+"""Three voices about every item, mixed: the same as the formula worked out by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from utgrec.data.split import Split
+from utgrec.decoding import (
+    BeamSearch,
+    CodeTrie,
+    Hits,
+    ItemTable,
+    LeanCausal,
+    MixedSearch,
+    exact_causal_scores,
+    make_search,
+)
+from utgrec.recommender.causal import CausalRecommender, CausalSizes
+from utgrec.recommender.companions import (
+    CatalogCompanions,
+    Companions,
+    CompanionsConfig,
+    count_companions,
+)
+from utgrec.recommender.histories import CodedDomain, HistoryEncoder
+from utgrec.recommender.item_vectors import item_keys, token_bits
+from utgrec.recommender.mixing import CODES_ALONE, Mixing
+from utgrec.recommender.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop",))
+ITEMS = 200
+NETWORK = Mixing(vectors=1.0, companions=0.0)
+
+
+class Shop:
+    """A recommender with random weights in which three of four items are known."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        rng = np.random.default_rng(0)
+        places = rng.permutation(8 * 16 * 16)[:ITEMS]
+        self.codes = np.stack(np.unravel_index(places, (8, 16, 16)), axis=1).astype(np.int16)
+        known = VOCABULARY.to_tokens(torch.from_numpy(self.codes[:150].astype(np.int64)))
+        shop = torch.full((150,), VOCABULARY.domain_token("shop"))
+        sizes = CausalSizes(width=32, feed_forward=48, heads=4, distances=6)
+        self.model = CausalRecommender(
+            sizes, VOCABULARY, known=item_keys(shop, known, token_bits(VOCABULARY))
+        ).eval()
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.add_(0.15 * torch.randn_like(parameter))
+        encoder = HistoryEncoder("shop", self.codes, VOCABULARY, max_items=10)
+        self.histories = [rng.integers(0, ITEMS, size) for size in (1, 10, 0, 4, 14, 2)]
+        self.tokens, self.mask = encoder.encode(self.histories)
+        self.trie = CodeTrie.build(self.codes)
+        train = rng.integers(0, 150, 400).astype(np.int32)
+        offsets = np.arange(0, 401, 8)
+        held = np.full(50, -1, dtype=np.int32)
+        split = Split(train=train, offsets=offsets, valid=held, test=held)
+        self.memory = count_companions(
+            [CodedDomain("shop", self.codes, split)], VOCABULARY, CompanionsConfig(neighbours=9)
+        )
+
+    def companions(self, memory: Companions | None = None) -> CatalogCompanions:
+        return CatalogCompanions(memory or self.memory, VOCABULARY, "shop", self.codes)
+
+    def search(self, mixing: Mixing) -> Any:
+        return make_search(
+            self.model,
+            LeanCausal(self.model),
+            VOCABULARY,
+            self.trie,
+            "shop",
+            self.codes,
+            mixing,
+            self.companions(),
+        )
+
+    def exact(self, mixing: Mixing) -> torch.Tensor:
+        """Scores of all items, as the definition says: (B, N)."""
+        codes = exact_causal_scores(
+            self.model, VOCABULARY, self.tokens, self.mask, torch.from_numpy(self.codes)
+        )
+        table = ItemTable(self.model, VOCABULARY, "shop", self.codes)
+        vectors = table.scores(LeanCausal(self.model).start(self.tokens, self.mask).states)
+        network = ((codes + mixing.vectors * vectors) / (1 + mixing.vectors)).softmax(dim=1)
+        counted = self.companions().weigh(self.tokens, self.mask, mixing.decay)
+        share = mixing.companions * (counted.sum(dim=1, keepdim=True) > 0)
+        counted = counted / counted.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        return torch.log((1 - share) * network + share * counted)
+
+
+@pytest.fixture(scope="module")
+def shop() -> Shop:
+    return Shop()
+
+
+def test_scores_of_the_table_are_those_of_the_network(shop: Shop) -> None:
+    model, items = shop.model, shop.model.items
+    assert items is not None
+    tokens = VOCABULARY.to_tokens(torch.from_numpy(shop.codes.astype(np.int64)))
+    domain = torch.full((ITEMS,), VOCABULARY.domain_token("shop"))
+    vectors = model.code_vectors(tokens) + items(domain, tokens)
+    assert not torch.allclose(vectors[:150], model.code_vectors(tokens)[:150])
+    history = tokens[torch.from_numpy(shop.histories[3])][None]
+    state = model.read(domain[:1], history)[:, -1]
+    expected = (model.rank_state(state) @ vectors.T).log_softmax(dim=1)
+    found = ItemTable(model, VOCABULARY, "shop", shop.codes).scores(
+        LeanCausal(model).start(shop.tokens[3:4], shop.mask[3:4]).states
+    )
+    torch.testing.assert_close(found, expected.detach(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "mixing",
+    [NETWORK, Mixing(vectors=4.0, companions=0.3), Mixing(vectors=0.0, companions=0.6, decay=0.5)],
+    ids=str,
+)
+def test_full_beam_equals_the_formula(shop: Shop, mixing: Mixing) -> None:
+    hits = shop.search(mixing).search(shop.tokens, shop.mask, k=ITEMS, beam=ITEMS)
+    best = shop.exact(mixing).sort(dim=1, descending=True)
+    torch.testing.assert_close(hits.scores, best.values, atol=1e-3, rtol=1e-3)
+    assert (hits.items.sort(dim=1).values == torch.arange(ITEMS)).all()
+    torch.testing.assert_close(hits.scores.exp().sum(dim=1), torch.ones(6))
+
+
+def test_codes_alone_are_beam_search(shop: Shop) -> None:
+    assert isinstance(shop.search(CODES_ALONE), BeamSearch)
+    assert isinstance(shop.search(NETWORK), MixedSearch)
+    plain = shop.search(CODES_ALONE).search(shop.tokens, shop.mask, k=10, beam=ITEMS)
+    nearly = shop.search(Mixing(vectors=0.0, companions=1e-6))
+    assert isinstance(nearly, MixedSearch)
+    assert torch.equal(nearly.search(shop.tokens, shop.mask, k=10, beam=ITEMS).items, plain.items)
+
+
+def test_vectors_alone_decide_when_they_weigh_much(shop: Shop) -> None:
+    """Also about items that no beam ends in."""
+    hits = shop.search(Mixing(vectors=1e5, companions=0.0)).search(
+        shop.tokens, shop.mask, k=10, beam=2
+    )
+    states = LeanCausal(shop.model).start(shop.tokens, shop.mask).states
+    near = ItemTable(shop.model, VOCABULARY, "shop", shop.codes).scores(states)
+    assert torch.equal(hits.items, near.topk(10, dim=1).indices)
+
+
+def test_a_user_gets_the_same_alone_and_among_others(shop: Shop) -> None:
+    search = shop.search(Mixing())
+    together = search.search(shop.tokens, shop.mask, k=5, beam=20)
+    for user in range(len(shop.tokens)):
+        alone: Hits = search.search(
+            shop.tokens[user : user + 1], shop.mask[user : user + 1], k=5, beam=20
+        )
+        assert torch.equal(alone.items[0], together.items[user])
+
+
+def test_filters_and_seen_items_hold_for_all_voices(shop: Shop) -> None:
+    allowed = torch.zeros(ITEMS, dtype=torch.bool)
+    allowed[::7] = True
+    skipped = [history.tolist() for history in shop.histories]
+    hits = shop.search(Mixing()).search(
+        shop.tokens, shop.mask, k=40, beam=4, allowed=allowed, exclude=skipped
+    )
+    for row, history in enumerate(shop.histories):
+        expected = set(range(0, ITEMS, 7)) - set(history.tolist())
+        found = [item for item in hits.items[row].tolist() if item >= 0]
+        assert set(found) == expected and len(found) == len(expected)
+        assert (hits.scores[row, len(found) :] == -torch.inf).all()
+
+
+def test_who_has_no_companions_hears_the_network(shop: Shop) -> None:
+    mixing = Mixing(vectors=1.0, companions=0.5)
+    empty = 2  # a history without items
+    with_counts = shop.search(mixing).search(shop.tokens, shop.mask, k=10, beam=50)
+    without = shop.search(NETWORK).search(shop.tokens, shop.mask, k=10, beam=50)
+    assert torch.equal(with_counts.items[empty], without.items[empty])
+    torch.testing.assert_close(with_counts.scores[empty], without.scores[empty])
+    assert not torch.equal(with_counts.items[1], without.items[1])

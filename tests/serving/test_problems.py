@@ -1,0 +1,157 @@
+"""Whatever is wrong with a request, the answer is a problem document that names it."""
+
+import base64
+import io
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+from served import FAST, fine, known, serve, wrong
+from small_shops import FakeCoder, png
+
+from utgrec.serving import schemas
+
+
+@pytest.fixture
+def own(store):
+    with serve(store, coder=FakeCoder(6, 8)) as client:
+        yield client
+
+
+def bomb(width, height):
+    """A PNG of a few hundred bytes that claims to have very many pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(
+            ">I", zlib.crc32(kind + data)
+        )  # fmt: skip
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    body = zlib.compress(b"\0" * 100_000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+class TestBodies:
+    @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+    def test_only_json_is_taken(self, own, kind):
+        headers = {} if kind is None else {"content-type": kind}
+        for path in ("/v1/recommend", "/v1/items", "/v1/events", "/v1/nothing"):
+            answer = own.post(path, content=b'{"history": []}', headers=headers)
+            document = wrong(answer, 415, "unsupported-media-type")
+            assert (kind or "no stated type") in document["detail"]
+        for kind in ("application/json", "Application/JSON; charset=utf-8"):
+            answer = own.post(
+                "/v1/recommend", content=b'{"history": []}', headers={"content-type": kind}
+            )
+            assert answer.status_code == 200
+
+    def test_other_methods_and_routes(self, own):
+        for method, path in (
+            ("PATCH", "/v1/recommend"),
+            ("DELETE", "/v1/generations"),
+            ("POST", "/healthz"),
+        ):
+            answer = own.request(method, path, json={})
+            wrong(answer, 405, "method-not-allowed")
+            assert answer.headers["allow"]
+        for path in ("/v1", "/v1/nothing", "/.git/config", "/%00"):
+            wrong(own.get(path), 404, "not-found")
+
+
+class TestFields:
+    def test_unknown_ids_are_named_where_they_are(self, own):
+        ids = known(own)
+        body = {
+            "history": [ids[0], "nobody", "x" * 300],
+            "filters": {"deny": [ids[1], "no1"], "allow": ["no2"]},
+        }
+        errors = wrong(own.post("/v1/recommend", json=body), 422, "unknown-item")["errors"]
+        assert [(one["field"], one["value"][:8]) for one in errors] == [
+            ("history.1", "'nobody'"),
+            ("history.2", "'xxxxxxx"),
+            ("filters.allow.0", "'no2'"),
+            ("filters.deny.1", "'no1'"),
+        ]
+        assert all(one["rule"] == "is in the catalogue" for one in errors)
+        assert max(len(one["value"]) for one in errors) <= 101
+
+    @pytest.mark.parametrize(
+        ("where", "rule"),
+        [
+            ({"colour": "red"}, "no column 'colour'"),
+            ({"brand": {"min": 1}}, "bounds are for numbers"),
+            ({"price": "cheap"}, "is none of them"),
+            ({"price": {}}, "is empty"),
+        ],
+    )
+    def test_filters_that_do_not_fit(self, own, where, rule):
+        body = {"history": [], "filters": {"where": where}}
+        (error,) = wrong(own.post("/v1/recommend", json=body), 422, "invalid-input")["errors"]
+        assert error["field"] == f"filters.{next(iter(where))}"
+        assert rule in error["rule"]
+
+    def test_events(self, own, tmp_path):
+        event = {"event_id": "e", "user_id": "u", "item_id": "?"}
+        wrong(own.post("/v1/events", json={"events": [event]}), 404, "not-found")
+
+
+class TestPictures:
+    def put(self, client, item_id, data, kind="image/png"):
+        headers = {"content-type": kind}
+        return client.put(f"/v1/images/{item_id}", content=data, headers=headers)
+
+    def test_a_picture_is_what_its_bytes_are(self, own, tmp_path):
+        item_id = known(own)[3]
+        codes = own.get(f"/v1/items/{item_id}").json()["codes"]
+        data = png(tmp_path / "x.png")
+        made = fine(self.put(own, item_id, data, "text/html"), schemas.PublishedOut)
+        assert made["changes"]["replaced"] == [item_id]
+        got = own.get(f"/v1/images/{item_id}")
+        assert (got.content, got.headers["content-type"]) == (data, "image/png")
+        assert own.get(f"/v1/items/{item_id}").json()["codes"] == codes
+        wrong(self.put(own, "nothing", data), 404, "not-found")
+
+    def test_what_is_no_picture_is_refused_whatever_it_claims(self, own):
+        item_id = known(own)[3]
+        svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+        tiff = io.BytesIO()
+        Image.new("RGB", (4, 4)).save(tiff, "TIFF")
+        for data in (b"", svg, b"GIF89a", tiff.getvalue(), b"\x89PNG\r\n\x1a\n" + b"\0" * 99):
+            document = wrong(self.put(own, item_id, data), 422, "invalid-input")
+            assert "cannot be decoded" in document["detail"]
+        assert own.app.state.service.store.numbers == [1]
+        assert not (own.app.state.service.store.folder / "images").exists()
+
+    @pytest.mark.parametrize(("width", "height"), [(101, 1), (60_000, 60_000), (2**31 - 1, 1)])
+    def test_a_pixel_bomb_is_refused_before_it_is_decoded(self, own, width, height):
+        data = bomb(width, height)
+        assert len(data) < 1000
+        item = {"item_id": "new", "title": "x", "image": base64.b64encode(data).decode()}
+        for answer in (
+            self.put(own, known(own)[3], data),
+            own.post("/v1/items", json={"items": [item]}),
+            own.post("/v1/tokenize", json={"image": item["image"]}),
+        ):
+            assert "pixels" in wrong(answer, 422, "invalid-input")["detail"]
+        assert FAST.max_pixels == 100
+
+    def test_callers_names_are_never_paths(self, own, tmp_path):
+        data = png(tmp_path / "x.png")
+        item_id = "../../../etc/passwd\0.png"
+        item = {"item_id": item_id, "title": "x", "image": base64.b64encode(data).decode()}
+        answer = own.post("/v1/items", json={"items": [item]})
+        assert answer.status_code in (200, 422)
+        folder = own.app.state.service.store.folder
+        names = {path.name for path in folder.rglob("*.png")}
+        assert all(len(name.partition(".")[0]) == 64 for name in names)
+
+
+def test_openapi_names_every_problem(own):
+    document = own.get("/openapi.json").json()
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            assert {"404", "413", "415", "422", "429", "503"} <= set(operation["responses"]), path
+            for status, answer in operation["responses"].items():
+                if status >= "400" and status != "503":
+                    assert "application/problem+json" in answer["content"], (path, status)
