@@ -58,15 +58,15 @@ class Prompts(NamedTuple):
             Group(group.rows.to(device), group.features.to(device), group.width)
             for group in self.groups
         )
-        tensors = (
-            self.tokens,
-            self.positions,
-            self.lengths,
-            self.picture,
-            self.features,
-            self.summary,
+        return Prompts(
+            tokens=self.tokens.to(device),
+            positions=self.positions.to(device),
+            lengths=self.lengths.to(device),
+            picture=self.picture.to(device),
+            features=self.features.to(device),
+            summary=self.summary.to(device),
+            groups=groups,
         )
-        return Prompts(*(tensor.to(device) for tensor in tensors), groups=groups)
 
 
 class PictureFeatures(NamedTuple):
