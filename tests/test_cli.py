@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import utgrec
 from utgrec import recipes, storage
 from utgrec.cli import app
-from utgrec.commands import frame, prepare
+from utgrec.commands import frame, prepare, prepare_options
 from utgrec.commands.prepare_options import parse_columns
 from utgrec.commands.views import codes_warning
 from utgrec.errors import BadConfig, UTGRecError
@@ -140,12 +140,20 @@ def test_the_commands():
         "report",
         "recommend",
         "inspect",
+        "card",
+        "clean",
+        "images",
+        "export",
         "prepare table",
         "prepare marketplace",
+        "prepare authors",
+        "prepare datasets",
+        "prepare recbole",
+        "prepare split",
         "tokenizer train",
         "tokenizer assign",
-        "tokenizer publish",
         "tokenizer convert-vae",
+        "tokenizer publish",
         "recommender train",
         "catalog add",
         "catalog replace",
@@ -255,6 +263,8 @@ def test_options_left_out_are_the_librarys_defaults(monkeypatch, tmp_path):
 
 def test_every_table_option_has_a_flag(monkeypatch, tmp_path):
     from utgrec.data import prepare as library
+    from utgrec.data.events import EventOptions
+    from utgrec.data.splitting import SplitOptions
 
     wanted = library.TableOptions(
         name="shop",
@@ -263,7 +273,10 @@ def test_every_table_option_has_a_flag(monkeypatch, tmp_path):
         columns={"item_id": "sku", "image": ""},
         text_columns=("maker", "year"),
         skip_columns=("stock", "cost"),
-        time_unit="row",
+        time_zone="Europe/Paris",
+        time_format="%d.%m.%Y",
+        events=EventOptions(types={"buy": 2.0}, min_weight=0.5),
+        split=SplitOptions(kind="global-time", valid_share=0.2, test_share=0.3),
         k_core=2,
         keep_untaken_items=True,
         max_image_pixels=1000,
@@ -272,10 +285,13 @@ def test_every_table_option_has_a_flag(monkeypatch, tmp_path):
         licence="ask first",
         overwrite=True,
     )
+    # A table that keeps its types is written by `utgrec export`, whose mapping file says so.
+    exports = {"exact", "exact_types"}
     same = [
         field.name
         for field in dataclasses.fields(wanted)
-        if getattr(wanted, field.name) == getattr(library.TableOptions(), field.name)
+        if field.name not in {"time_unit", *exports}
+        and getattr(wanted, field.name) == getattr(library.TableOptions(), field.name)
     ]
     assert same == []  # all of them differ from their defaults
     seen = []
@@ -287,20 +303,24 @@ def test_every_table_option_has_a_flag(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "prepare_table", note)
     flags = "--name shop --items i.csv --interactions l.csv --column item_id=sku --column image= "
     flags += "--text-column maker --text-column year --skip-column stock --skip-column cost "
-    flags += "--time-unit row --k-core 2 --keep-untaken --max-image-pixels 1000 --overwrite "
+    flags += "--time-zone Europe/Paris --time-format %d.%m.%Y --event buy=2 --min-weight 0.5 "
+    flags += "--split global-time --valid-share 0.2 --test-share 0.3 "
+    flags += "--k-core 2 --keep-untaken --max-image-pixels 1000 --overwrite "
     arguments = [*flags.split(), "--bad-rows", "reject"]
     arguments += ["--source", "the shop", "--licence", "ask first"]
     call("prepare", "table", tmp_path, "--out", tmp_path / "d", *arguments, code=1)
-    call("prepare", "table", tmp_path, "--out", "d", "--drop-untaken", "--no-text-columns", code=1)
-    assert seen == [wanted, library.TableOptions(keep_untaken_items=False, text_columns=())]
+    more = ["--drop-untaken", "--no-text-columns", "--time-unit", "row"]
+    call("prepare", "table", tmp_path, "--out", "d", *more, code=1)
+    other = library.TableOptions(keep_untaken_items=False, text_columns=(), time_unit="row")
+    assert seen == [wanted, other]
 
 
 def test_the_choices_are_the_librarys():
     from utgrec.data.rejects import BadRows
     from utgrec.data.times import TimeUnit
 
-    assert get_args(prepare.BadRows) == get_args(BadRows)
-    assert get_args(prepare.TimeUnit) == get_args(TimeUnit)
+    assert get_args(prepare_options.BadRows) == get_args(BadRows)
+    assert get_args(prepare_options.TimeUnit) == get_args(TimeUnit)
 
 
 def test_prepare_a_table_and_inspect_it(market, tmp_path):
