@@ -1,12 +1,15 @@
 """How many users per second beam search serves, beside transformers' own `generate`.
 
-    python benchmarks/decoding.py
+    python benchmarks/decoding.py --threads 1
+    python benchmarks/decoding.py --threads 2
+    python benchmarks/decoding.py --device cuda --users 1024
 
 One recommender with random weights (T5, width 128, 4 heads × 64, feed-forward 512, 4 + 4 layers), a
-random catalogue of 10,000 items of 3 codes, histories of 20 items. Every way of decoding runs in
-this process, in turn, several times; the figures are medians. `generate` walks a trie of
-dictionaries through `prefix_allowed_tokens_fn`, as published code does; it gets fewer users because
-it is slow. Results go to `benchmarks/results/decoding.json`.
+random catalogue of items of 3 codes, histories of 20 items. All ways of one comparison run in this
+process in turn, several times; figures are medians. `generate` walks a trie of dictionaries through
+`prefix_allowed_tokens_fn`, as published code does; it gets fewer users because it is slow. The
+machine's peak is that of products of two square matrices, measured in turn with the rest. Results
+go to `benchmarks/results/decoding.json`, one entry per device and number of threads.
 """
 
 import argparse
@@ -17,18 +20,60 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor
 
-from utgrec.decoding import BeamSearch, CodeTrie, LeanT5
+from utgrec.decoding import (
+    AllowedItems,
+    BeamSearch,
+    CodeTrie,
+    ItemSet,
+    LeanCausal,
+    LeanT5,
+    ListColumn,
+    ValueColumn,
+)
+from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
 RESULTS = Path(__file__).parent / "results" / "decoding.json"
-HISTORY_ITEMS = 20
-K = 10
+HISTORY_ITEMS, K, SIDE = 20, 10, 1536
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MILLION = 1_000_000
+
+
+class Way(NamedTuple):
+    """Something that is timed: a call that serves some users."""
+
+    call: Callable[[], Any]
+    users: int
+
+
+class Taken(NamedTuple):
+    """Median seconds of a call: by the clock, and by the processor."""
+
+    wall: float
+    cpu: float
+
+
+def take_turns(ways: dict[str, Way], repeats: int, device: str) -> dict[str, Taken]:
+    """Time all ways in turn; each has one call before that does not count."""
+    seconds: dict[str, list[Taken]] = {name: [] for name in ways}
+    for _ in range(repeats + 1):
+        for name, way in ways.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            way.call()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds[name].append(Taken(time.perf_counter() - wall, time.process_time() - cpu))
+    return {
+        name: Taken(*(statistics.median(column) for column in zip(*every[1:], strict=True)))
+        for name, every in seconds.items()
+    }
 
 
 def make_model(vocabulary: Vocabulary) -> Any:
@@ -48,19 +93,22 @@ def make_model(vocabulary: Vocabulary) -> Any:
 
 def make_catalogue(vocabulary: Vocabulary, items: int) -> Tensor:
     """Different random codes. (N, L)"""
-    sizes = vocabulary.code_sizes
-    numbers = torch.randperm(int(torch.tensor(sizes).prod()))[:items]
-    return torch.stack(torch.unravel_index(numbers, sizes), dim=1)
+    sizes = np.array(vocabulary.code_sizes)
+    rng = np.random.default_rng(0)
+    numbers = np.unique(rng.integers(0, sizes.prod(), items * 9 // 8 + 100))
+    numbers = rng.permutation(numbers)[:items]
+    assert len(numbers) == items, "the codebooks are too small for so many items"
+    return torch.from_numpy(np.stack(np.unravel_index(numbers, sizes), axis=1))
 
 
 def make_histories(vocabulary: Vocabulary, codes: Tensor, users: int) -> Tensor:
-    """Token ids of full histories: items, the end, the domain. (B, S)"""
+    """Token ids of full histories: the domain, items, the end. (B, S)"""
     items = vocabulary.to_tokens(codes[torch.randint(len(codes), (users, HISTORY_ITEMS))])
-    tail = torch.tensor([END, vocabulary.domain_token("a")]).expand(users, 2)
-    return torch.cat([items.flatten(1), tail], dim=1)
+    domain = torch.full((users, 1), vocabulary.domain_token("a"))
+    return torch.cat([domain, items.flatten(1), torch.full((users, 1), END)], dim=1)
 
 
-def generate_with_dicts(model: Any, vocabulary: Vocabulary, codes: Tensor) -> Callable[..., Any]:
+def dict_generate(model: Any, vocabulary: Vocabulary, codes: Tensor) -> Callable[..., Any]:
     """Decoding as published code does it."""
     following: dict[tuple[int, ...], set[int]] = {}
     for row in vocabulary.to_tokens(codes).tolist():
@@ -78,37 +126,183 @@ def generate_with_dicts(model: Any, vocabulary: Vocabulary, codes: Tensor) -> Ca
             do_sample=False,
             length_penalty=0.0,
             prefix_allowed_tokens_fn=lambda _, ids: tokens.get(tuple(ids[1:].tolist()), [PAD]),
+            return_dict_in_generate=True,
+            output_scores=True,
         )
 
     return decode
 
 
-def ours(search: BeamSearch[Any]) -> Callable[..., Any]:
-    """Decoding as this package does it."""
-
-    def decode(input_ids: Tensor, beam: int) -> Any:
-        return search.search(input_ids, torch.ones_like(input_ids), k=K, beam=beam)
-
-    return decode
+def multiply(dtype: torch.dtype, device: str) -> Way:
+    """A product of two square matrices of the shape that the peak is measured with."""
+    left, right = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
+    return Way(lambda: left @ right, 1)
 
 
-def median_seconds(decode: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of a call, in seconds, after one call that does not count."""
-    decode()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        decode()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def flops_per_user(config: Any, length: int, beam: int, codes: int) -> float:
+    """Floating-point operations that one user needs, products of matrices alone."""
+    width, inner, feed = config.d_model, config.num_heads * config.d_kv, config.d_ff
+    layers, writers = config.num_layers, config.num_decoder_layers
+    reader = 4 * width * inner + 2 * width * feed + 2 * length * inner  # per token and layer
+    first = 3 * width * inner  # looked up for the first layer, which reads embeddings
+    total = length * (layers * reader - first + writers * 2 * width * inner)
+    writer = 6 * width * inner + 2 * width * feed + 2 * length * inner
+    per_token = writers * writer - first + width * config.vocab_size
+    return 2.0 * (total + (1 + (codes - 1) * beam) * per_token)
 
 
-def measure_trie(items: int, repeats: int) -> dict[str, float]:
-    """Build time and memory of a large catalogue's trie."""
-    vocabulary = Vocabulary(root_size=256, leaf_size=512, code_length=3, domains=())
-    codes = make_catalogue(vocabulary, items).short().numpy()
-    seconds = median_seconds(lambda: CodeTrie.build(codes), repeats)
-    return {"items": items, "build_s": seconds, "megabytes": CodeTrie.build(codes).nbytes / 1e6}
+class Bench:
+    """The models, catalogues and options that all comparisons share."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.options, self.device, self.repeats = options, options.device, options.repeats
+        self.vocabulary = Vocabulary(root_size=256, leaf_size=512, code_length=3, domains=("a",))
+        self.model = make_model(self.vocabulary).to(self.device)
+        self.codes = make_catalogue(self.vocabulary, options.items)
+        self.histories = make_histories(self.vocabulary, self.codes, options.users)
+        self.histories = self.histories.to(self.device)
+        self.trie = CodeTrie.build(self.codes).to(self.device)
+        self.lean = {name: LeanT5(self.model, dtype) for name, dtype in DTYPES.items()}
+
+    def search(self, model: Any, trie: CodeTrie) -> BeamSearch[Any]:
+        """A search with the chunk that was asked for."""
+        return BeamSearch(model, self.vocabulary, trie, chunk=self.options.chunk)
+
+    def ours(self, search: BeamSearch[Any], users: int, beam: int, **given: Any) -> Way:
+        """Decoding as this package does it."""
+        ids = self.histories[:users]
+        return Way(lambda: search.search(ids, torch.ones_like(ids), k=K, beam=beam, **given), users)
+
+    def turns(self, ways: dict[str, Way]) -> dict[str, Taken]:
+        """Time them, and the products of matrices with them."""
+        peaks = {f"peak {name}": multiply(dtype, self.device) for name, dtype in DTYPES.items()}
+        return take_turns({**ways, **peaks}, self.repeats, self.device)
+
+    def beside_generate(self, batch: int, beam: int) -> list[dict[str, Any]]:
+        """Users per second of both precisions, and of generate."""
+        few = min(batch, self.options.generate_users)
+        decode = dict_generate(self.model, self.vocabulary, self.codes)
+        ways = {"generate": Way(lambda: decode(self.histories[:few], beam), few)}
+        for name, lean in self.lean.items():
+            ways[name] = self.ours(self.search(lean, self.trie), batch, beam)
+        taken = self.turns(ways)
+        flops = flops_per_user(self.model.config, self.histories.shape[1], beam, 3)
+        rows = []
+        for name, way in ways.items():
+            wall, cpu = taken[name]
+            slow = taken["generate"]
+            row = {"way": name, "batch": batch, "beam": beam, "timed_users": way.users}
+            row |= {"users_per_s": way.users / wall, "ms": 1000 * wall}
+            row |= {"cpu_ms_per_user": 1000 * cpu / way.users}
+            row["times_generate"] = (slow.wall / few) / (wall / way.users)
+            row["times_generate_cpu"] = (slow.cpu / few) / (cpu / way.users)
+            if name in DTYPES:
+                peak = 2 * SIDE**3 / taken[f"peak {name}"].wall
+                row |= {"peak_gflops": peak / 1e9, "mflop_per_user": flops / 1e6}
+                row["share_of_peak"] = flops * way.users / wall / peak
+            rows.append(row)
+        return rows
+
+    def same_as_generate(self, beam: int) -> dict[str, Any]:
+        """Whether both find the same items with the same scores, in float32."""
+        ids = self.histories[: self.options.generate_users]
+        output = dict_generate(self.model, self.vocabulary, self.codes)(ids, beam)
+        hits = self.search(self.lean["float32"], self.trie).search(
+            ids, torch.ones_like(ids), k=K, beam=beam
+        )
+        tokens = self.vocabulary.to_tokens(self.codes.to(self.device))
+        theirs = output.sequences[:, 1:].view(len(ids), K, -1)
+        return {
+            "beam": beam,
+            "users": len(ids),
+            "same_items": bool((tokens[hits.items] == theirs).all()),
+            "largest_difference": float(
+                (hits.scores.flatten() - output.sequences_scores).abs().max()
+            ),
+        }
+
+    def larger_catalogue(self, beam: int) -> dict[str, Any]:
+        """What a million items cost, and filters on them."""
+        codes = make_catalogue(self.vocabulary, MILLION)
+        built = take_turns(
+            {"build": Way(lambda: CodeTrie.build(codes.short().numpy()), 1)}, self.repeats, "cpu"
+        )
+        trie = CodeTrie.build(codes).to(self.device)
+        searches = {
+            name: self.search(self.lean["bfloat16"], one)
+            for name, one in (("ten thousand", self.trie), ("a million", trie))
+        }
+        users = min(64, self.options.users)
+        taken = self.turns({name: self.ours(one, users, beam) for name, one in searches.items()})
+        return {
+            "beam": beam,
+            "build_s": built["build"].wall,
+            "megabytes": trie.nbytes / 1e6,
+            "cost_of_a_million": taken["a million"].cpu / taken["ten thousand"].cpu - 1,
+            "filters": self.filters(trie, searches["a million"], beam),
+        }
+
+    def filters(self, trie: CodeTrie, search: BeamSearch[Any], beam: int) -> list[dict[str, Any]]:
+        """A request of one user on a million items, with filters made anew for every request."""
+        rng = np.random.default_rng(1)
+        price = ValueColumn(trie, rng.gamma(2.0, 20.0, MILLION).astype(np.float32))
+        stock = ValueColumn(trie, rng.random(MILLION) < 0.8)
+        owners = np.concatenate([np.arange(MILLION), rng.integers(0, MILLION, MILLION // 2)])
+        category = ListColumn(trie, rng.integers(0, 300, len(owners)).astype(np.int32), owners)
+        names = rng.integers(0, MILLION, 1000)
+        deny = rng.integers(0, MILLION, 100)
+        seen = rng.integers(0, MILLION, (1, HISTORY_ITEMS)).tolist()
+        bounds = iter(np.linspace(20, 60, 10_000).tolist())
+
+        def of(make: Callable[[], ItemSet]) -> Way:
+            def call() -> Any:
+                allowed = AllowedItems(trie, make())
+                return self.ours(search, 1, beam, allowed=allowed).call()
+
+            return Way(call, 1)
+
+        ways = {
+            "none": self.ours(search, 1, beam),
+            "category": of(lambda: category.any_of([int(rng.integers(0, 300))])),
+            "price": of(lambda: price.between(10.0, next(bounds))),
+            "in stock": of(lambda: stock.any_of([True])),
+            "allow 1000": of(lambda: ItemSet.of_items(trie, names)),
+            "deny 100": of(lambda: ~ItemSet.of_items(trie, deny)),
+            "seen": self.ours(search, 1, beam, exclude=seen),
+            "all of category, price, stock, deny": of(
+                lambda: (
+                    category.any_of([int(rng.integers(0, 300))])
+                    & price.between(10.0, next(bounds))
+                    & stock.any_of([True])
+                    & ~ItemSet.of_items(trie, deny)
+                )
+            ),
+        }
+        taken = take_turns(ways, 5 * self.repeats, self.device)
+        none = taken["none"]
+        return [
+            {"filter": name, "ms": 1000 * one.wall, "share_cpu": 1 - none.cpu / one.cpu}
+            for name, one in taken.items()
+            if one.cpu > 0
+        ]
+
+    def decoder_only(self, beam: int) -> list[dict[str, Any]]:
+        """Users per second of the decoder-only recommender, of its default sizes."""
+        model = CausalRecommender(CausalSizes(), self.vocabulary).to(self.device).eval()
+        ways = {
+            f"{name} batch {users}": self.ours(
+                self.search(LeanCausal(model, dtype), self.trie), users, beam
+            )
+            for name, dtype in DTYPES.items()
+            for users in {self.options.users, 1}
+        }
+        taken = self.turns(ways)
+        return [
+            {"way": name, "beam": beam, "users_per_s": way.users / taken[name].wall}
+            | {"cpu_ms_per_user": 1000 * taken[name].cpu / way.users}
+            for name, way in ways.items()
+        ]
 
 
 def machine() -> dict[str, Any]:
@@ -119,64 +313,61 @@ def machine() -> dict[str, Any]:
         name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
     return {
         "cpu": name,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
     }
 
 
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print some rows as they come."""
+    print(title)
+    for row in rows:
+        cells = (
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in row.items()
+        )
+        print("  " + " · ".join(cells), flush=True)
+
+
 def main() -> None:
-    """Measure, print a table, write the JSON."""
+    """Measure, print, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=256, help="users in one batch")
     parser.add_argument("--generate-users", type=int, default=16, help="users for generate")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each kind")
     parser.add_argument("--items", type=int, default=10_000, help="items in the catalogue")
-    parser.add_argument("--chunk", type=int, default=32, help="users decoded together")
+    parser.add_argument("--chunk", type=int, help="users decoded together; the search's own")
+    parser.add_argument("--threads", type=int, default=1, help="threads that torch may use")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
 
-    torch.manual_seed(0)
-    vocabulary = Vocabulary(root_size=256, leaf_size=512, code_length=3, domains=("a",))
-    model = make_model(vocabulary)
-    codes = make_catalogue(vocabulary, arguments.items)
-    histories = make_histories(vocabulary, codes, arguments.users)
-    trie = CodeTrie.build(codes)
-    ways: dict[str, tuple[Callable[..., Any], int]] = {
-        "generate": (generate_with_dicts(model, vocabulary, codes), arguments.generate_users)
-    }
-    for name, dtype in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items():
-        search = BeamSearch(LeanT5(model, dtype), vocabulary, trie, chunk=arguments.chunk)
-        ways[name] = ours(search), arguments.users
+    began, load = time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0]
+    bench = Bench(options)
+    result: dict[str, Any] = {"same": [bench.same_as_generate(beam) for beam in (20, 50)]}
+    show("beside generate, float32", result["same"])
+    result["decoding"] = []
+    for batch, beam in ((1, 20), (options.users, 20), (options.users, 50)):
+        rows = bench.beside_generate(batch, beam)
+        show(f"batch {batch}, beam {beam}", rows)
+        result["decoding"] += rows
+    result["decoder_only"] = bench.decoder_only(50)
+    show("decoder-only", result["decoder_only"])
+    result["million"] = bench.larger_catalogue(20)
+    show("a million items", [{**result["million"], "filters": "below"}])
+    show("filters", result["million"]["filters"])
 
-    rows = []
-    print(f"{'way':<10} {'beam':>4} {'batch':>5} {'users/s':>9} {'ms/user':>8} {'× generate':>10}")
-    for batch in (None, 1):
-        for beam in (20, 50):
-            baseline = 0.0
-            for name, (decode, most) in ways.items():
-                users = most if batch is None else batch
-                input_ids = histories[:users]
-                seconds = median_seconds(lambda: decode(input_ids, beam), arguments.repeats)  # noqa: B023
-                speed = users / seconds
-                baseline = speed if name == "generate" else baseline
-                row = {"way": name, "beam": beam, "batch": users, "users_per_s": speed}
-                row["times_generate"] = speed / baseline
-                rows.append(row)
-                print(
-                    f"{name:<10} {beam:>4} {users:>5} {speed:>9.1f} {1000 / speed:>8.2f} "
-                    f"{speed / baseline:>10.1f}",
-                    flush=True,
-                )
-    million = measure_trie(1_000_000, arguments.repeats)
-    print(f"trie of 1M items: {million['build_s']:.2f} s, {million['megabytes']:.1f} MB")
-    settings = {key: value for key, value in vars(arguments).items() if key != "out"}
-    result = {"machine": machine(), "settings": settings, "decoding": rows, "trie": million}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    settings = {key: value for key, value in vars(options).items() if key != "out"}
+    facts = {"began": began, "load_before": load, "load_after": os.getloadavg()[0]}
+    entry = {"machine": machine(), "settings": settings, **facts, **result}
+    entries = json.loads(options.out.read_text()) if options.out.is_file() else {}
+    entries[f"{options.device}, threads {options.threads}"] = entry
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

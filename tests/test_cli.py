@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import utgrec
 from utgrec import recipes, storage
 from utgrec.cli import app
-from utgrec.commands import frame, prepare
+from utgrec.commands import frame, prepare, prepare_options
 from utgrec.commands.prepare_options import parse_columns
 from utgrec.commands.views import codes_warning
 from utgrec.errors import BadConfig, UTGRecError
@@ -140,10 +140,20 @@ def test_the_commands():
         "report",
         "recommend",
         "inspect",
+        "card",
+        "clean",
+        "images",
+        "export",
         "prepare table",
         "prepare marketplace",
+        "prepare authors",
+        "prepare datasets",
+        "prepare recbole",
+        "prepare split",
         "tokenizer train",
         "tokenizer assign",
+        "tokenizer convert-vae",
+        "tokenizer publish",
         "recommender train",
         "catalog add",
         "catalog replace",
@@ -253,6 +263,8 @@ def test_options_left_out_are_the_librarys_defaults(monkeypatch, tmp_path):
 
 def test_every_table_option_has_a_flag(monkeypatch, tmp_path):
     from utgrec.data import prepare as library
+    from utgrec.data.events import EventOptions
+    from utgrec.data.splitting import SplitOptions
 
     wanted = library.TableOptions(
         name="shop",
@@ -261,7 +273,10 @@ def test_every_table_option_has_a_flag(monkeypatch, tmp_path):
         columns={"item_id": "sku", "image": ""},
         text_columns=("maker", "year"),
         skip_columns=("stock", "cost"),
-        time_unit="row",
+        time_zone="Europe/Paris",
+        time_format="%d.%m.%Y",
+        events=EventOptions(types={"buy": 2.0}, min_weight=0.5),
+        split=SplitOptions(kind="global-time", valid_share=0.2, test_share=0.3),
         k_core=2,
         keep_untaken_items=True,
         max_image_pixels=1000,
@@ -270,10 +285,13 @@ def test_every_table_option_has_a_flag(monkeypatch, tmp_path):
         licence="ask first",
         overwrite=True,
     )
+    # A table that keeps its types is written by `utgrec export`, whose mapping file says so.
+    exports = {"exact", "exact_types"}
     same = [
         field.name
         for field in dataclasses.fields(wanted)
-        if getattr(wanted, field.name) == getattr(library.TableOptions(), field.name)
+        if field.name not in {"time_unit", *exports}
+        and getattr(wanted, field.name) == getattr(library.TableOptions(), field.name)
     ]
     assert same == []  # all of them differ from their defaults
     seen = []
@@ -285,20 +303,24 @@ def test_every_table_option_has_a_flag(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "prepare_table", note)
     flags = "--name shop --items i.csv --interactions l.csv --column item_id=sku --column image= "
     flags += "--text-column maker --text-column year --skip-column stock --skip-column cost "
-    flags += "--time-unit row --k-core 2 --keep-untaken --max-image-pixels 1000 --overwrite "
+    flags += "--time-zone Europe/Paris --time-format %d.%m.%Y --event buy=2 --min-weight 0.5 "
+    flags += "--split global-time --valid-share 0.2 --test-share 0.3 "
+    flags += "--k-core 2 --keep-untaken --max-image-pixels 1000 --overwrite "
     arguments = [*flags.split(), "--bad-rows", "reject"]
     arguments += ["--source", "the shop", "--licence", "ask first"]
     call("prepare", "table", tmp_path, "--out", tmp_path / "d", *arguments, code=1)
-    call("prepare", "table", tmp_path, "--out", "d", "--drop-untaken", "--no-text-columns", code=1)
-    assert seen == [wanted, library.TableOptions(keep_untaken_items=False, text_columns=())]
+    more = ["--drop-untaken", "--no-text-columns", "--time-unit", "row"]
+    call("prepare", "table", tmp_path, "--out", "d", *more, code=1)
+    other = library.TableOptions(keep_untaken_items=False, text_columns=(), time_unit="row")
+    assert seen == [wanted, other]
 
 
 def test_the_choices_are_the_librarys():
     from utgrec.data.rejects import BadRows
     from utgrec.data.times import TimeUnit
 
-    assert get_args(prepare.BadRows) == get_args(BadRows)
-    assert get_args(prepare.TimeUnit) == get_args(TimeUnit)
+    assert get_args(prepare_options.BadRows) == get_args(BadRows)
+    assert get_args(prepare_options.TimeUnit) == get_args(TimeUnit)
 
 
 def test_prepare_a_table_and_inspect_it(market, tmp_path):
@@ -415,6 +437,27 @@ def test_every_command_prints_one_json_document(finished, domains, market, tmp_p
     assert [row["name"] for row in again["domains"]] == SHOPS
 
 
+def test_a_published_tokenizer_gives_the_same_codes(finished, tmp_path):
+    run, _ = finished
+    out = tmp_path / "kitchen codes"
+    made = call_json("tokenizer", "publish", run, "--out", out)
+    assert made["name"] == "kitchen codes" and made["licence"] == "apache-2.0"
+    card = (out / "README.md").read_text()
+    assert "# kitchen codes" in card and "2 domains (`kitchen`, `clothing`)" in card
+    report = storage.read_json(run / "codes" / "kitchen" / "report.json")
+    assert f"{report['conflict_rate']:.3f}" in card
+    assert storage.read_json(out / "code_report.json")["kitchen"] == report
+    own, theirs = (
+        utgrec.ItemTokenizer.from_pretrained(folder) for folder in (run / "tokenizer", out)
+    )
+    for text in ("A cup nobody has seen.", "Blue scarf, wool."):
+        assert own.encode(text=text) == theirs.encode(text=text)
+    again = call_json("tokenizer", "publish", run / "tokenizer", "--out", out, "--name", "other")
+    assert again["name"] == "other" and "No catalogue" in (out / "README.md").read_text()
+    call("tokenizer", "publish", run, "--out", out, "--backbone", "some/model", code=2)
+    assert (out / "README.md").is_file()
+
+
 def test_stages_one_by_one_are_the_stages_of_a_run(finished, domains, tmp_path):
     out, _ = finished
     recipe = ("--recipe", "mini", "--seed", 3)
@@ -496,6 +539,8 @@ def test_demo_does_everything(monkeypatch, tmp_path):
         ("prepare marketplace --out {market} --items 61", 1, "SettingsMismatch", "items_per_shop"),
         ("tokenizer train {domain} --recipe huge --out {tmp}/t", 2, "BadConfig", "huge"),
         ("tokenizer assign {tmp} {domain} --out {tmp}/c", 1, "MissingStage", "tokenizer"),
+        ("tokenizer publish {tmp} --out {tmp}/p", 1, "MissingStage", "tokenizer"),
+        ("tokenizer convert-vae {tmp}/kl16.ckpt --out {tmp}/v", 1, "MissingStage", "kl16.ckpt"),
         ("recommender train {domain} --codes {tmp} --out {tmp}/r", 1, "MissingStage", "codes"),
         (
             "recommender train {domain} {domain} --codes {tmp} --out {tmp}/r",

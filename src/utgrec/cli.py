@@ -15,6 +15,7 @@ from utgrec.commands import (
     compare,
     images,
     prepare,
+    prepare_amazon,
     prepare_sources,
     recommend,
     runs,
@@ -53,7 +54,9 @@ runs.add_to(app)
 recommend.add_to(app)
 compare.add_to(app)
 transfer.add_to(app)
-prepare_sources.add_to(app, prepare.add_to(app))
+sources = prepare.add_to(app)
+prepare_sources.add_to(app, sources)
+prepare_amazon.add_to(sources)
 images.add_to(app)
 clean.add_to(app)
 card.add_to(app)

@@ -12,9 +12,11 @@ UTGRecError
 │   ├── FormatVersionError written by another format version
 │   ├── SettingsMismatch   finished, but with other settings or from other input
 │   └── CorruptFile        a file is not the one its manifest names
+├── DownloadFailed         a file of the network could not be had, or is not what was published
 ├── Overloaded             more requests than can be answered in time; try again later
 ├── Unavailable            a service that is needed does not answer
 ├── TrainingError          training cannot go on (a loss that is not finite)
+├── Stopped                a signal ended training after a checkpoint; run it again to go on
 ├── WorkerDied             a process that prepares items ended before it was done
 ├── CellFailed             cells of a comparison failed; all others are kept
 └── MissingDependency      an optional package is needed; the message names its pip line
@@ -90,6 +92,10 @@ class CorruptFile(StorageError):
     """A file is not the one that its manifest names."""
 
 
+class DownloadFailed(UTGRecError):
+    """A file of the network could not be had, or is not what was published."""
+
+
 class Overloaded(UTGRecError):
     """More requests are waiting than can be answered in time."""
 
@@ -104,6 +110,14 @@ class Unavailable(UTGRecError):
 
 class TrainingError(UTGRecError):
     """Training cannot go on."""
+
+
+class Stopped(UTGRecError):
+    """A signal ended training after a checkpoint."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class WorkerDied(UTGRecError):

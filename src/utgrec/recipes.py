@@ -10,8 +10,11 @@ from utgrec.config import require
 from utgrec.errors import BadConfig
 from utgrec.evaluation.generative import DecodingConfig, ValidationConfig
 from utgrec.recommender.causal import CausalSizes
+from utgrec.recommender.t5 import T5Sizes
 from utgrec.recommender.train import RecommenderConfig, tiny_recommender
 from utgrec.regimes import AdaptConfig, without
+from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
+from utgrec.tokenizer.kl_latents import KLLatentsConfig
 from utgrec.tokenizer.latents import LatentsConfig
 from utgrec.tokenizer.model import HeadsConfig, LossWeights
 from utgrec.tokenizer.pretrained import TokenizerConfig
@@ -103,7 +106,93 @@ def demo(seed: int = 0) -> Recipe:
     return dataclasses.replace(base, name="demo", tokenizer=tokenizer, recommender=recommender)
 
 
-RECIPES: dict[str, Callable[[int], Recipe]] = {"tiny": tiny, "demo": demo}
+def paper_pretrain(seed: int = 0) -> Recipe:
+    """The paper's settings (§4.1.3): Qwen2-VL-2B with LoRA and KL-16 latents, many GPUs.
+
+    A batch is 256 anchors and their partners. The autoencoder is expected in models/kl16
+    (docs/scale.md says how to make that folder).
+    """
+    return Recipe(
+        name="paper_pretrain",
+        tokenizer=TokenizerConfig(
+            backbone=PretrainedBackboneConfig(name="Qwen/Qwen2-VL-2B-Instruct"),
+            quantizer=QuantizerConfig(),
+            heads=HeadsConfig(),
+            latents=KLLatentsConfig(vae="models/kl16"),
+            weights=LossWeights(),
+            trainer=TrainerConfig(
+                steps=1_000_000,  # epochs decide
+                learning_rate=3e-4,
+                weight_decay=0.01,
+                warmup_share=0.03,
+                checkpoint_every_s=600.0,
+                at_once=16,
+                seed=seed,
+            ),
+            batch_size=512,
+            epochs=3.0,
+        ),
+        recommender=RecommenderConfig(
+            sizes=T5Sizes(),
+            batch_size=1024,
+            trainer=TrainerConfig(
+                steps=50_000,
+                learning_rate=5e-3,
+                weight_decay=0.05,
+                validate_every=1000,
+                patience=10,
+                seed=seed,
+            ),
+        ),
+        validation=ValidationConfig(),
+        decoding=DecodingConfig(),
+        adapt=paper_adapt(seed),
+    )
+
+
+def paper_adapt(seed: int = 0) -> AdaptConfig:
+    """The paper's adaptation: 40 epochs on the new domain, the basis frozen, its projection not."""
+    return AdaptConfig(
+        regime="full",
+        tokenizer_steps=1_000_000,  # epochs decide
+        tokenizer_epochs=40.0,
+        tokenizer_learning_rate=1e-4,
+        recommender_steps=20_000,
+        recommender_learning_rate=5e-4,
+        seed=seed,
+    )
+
+
+def small(seed: int = 0) -> Recipe:
+    """One GPU of 24 GB: the paper's backbone with smaller pictures and latents that need no model.
+
+    States are standardised and begin as features, as in `tiny`, so the weights of the losses are
+    those of `tiny` (docs/tokenizer.md).
+    """
+    base = paper_pretrain(seed)
+    tokenizer = dataclasses.replace(
+        base.tokenizer,
+        backbone=PretrainedBackboneConfig(
+            name="Qwen/Qwen2-VL-2B-Instruct", max_pixels=64 * 28 * 28
+        ),
+        latents=LatentsConfig(),
+        weights=LossWeights(code=0.3, alignment=0.4, partner=0.3),
+        batch_size=128,
+        epochs=2.0,
+    )
+    recommender = dataclasses.replace(tiny_recommender(seed), sizes=CausalSizes(width=256))
+    adapt = dataclasses.replace(base.adapt, tokenizer_epochs=5.0)
+    return dataclasses.replace(
+        base, name="small", tokenizer=tokenizer, recommender=recommender, adapt=adapt
+    )
+
+
+RECIPES: dict[str, Callable[[int], Recipe]] = {
+    "tiny": tiny,
+    "demo": demo,
+    "small": small,
+    "paper_pretrain": paper_pretrain,
+}
 
 
 def find_recipe(name: str, seed: int = 0, *, leave_out: Sequence[str] = ()) -> Recipe:

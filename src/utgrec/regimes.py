@@ -51,6 +51,8 @@ class AdaptConfig:
     """Name of the regime: what is taken from the base and what is trained."""
     tokenizer_steps: int = 200
     """Optimiser steps of the tokenizer."""
+    tokenizer_epochs: float = 0.0
+    """Times that every trained item is an anchor; the steps are then the most that are done."""
     tokenizer_learning_rate: float = 2e-4
     """Peak learning rate of the tokenizer; the paper's is a third of its pre-training's."""
     recommender_steps: int = 500
@@ -72,6 +74,10 @@ class AdaptConfig:
             "less",
         )
         require(
+            self.tokenizer_epochs >= 0,
+            f"tokenizer_epochs must be at least 0, got {self.tokenizer_epochs}",
+        )
+        require(
             min(self.tokenizer_learning_rate, self.recommender_learning_rate) > 0,
             f"learning rates must be above 0, got {self.tokenizer_learning_rate} and "
             f"{self.recommender_learning_rate}",
@@ -87,6 +93,7 @@ def tokenizer_settings(base: TokenizerConfig, adapt: AdaptConfig) -> TokenizerCo
     """How the tokenizer of an adaptation is trained, given how the base's was."""
     change, quantizer, what = dataclasses.replace, base.quantizer, adapt.what
     trainer = change(base.trainer, steps=adapt.tokenizer_steps, seed=adapt.seed)
+    base = change(base, epochs=adapt.tokenizer_epochs)
     if not what.base_tokenizer:
         share = adapt.tokenizer_steps / base.trainer.steps
         warmup = min(round(quantizer.warmup_steps * share), adapt.tokenizer_steps - 1)

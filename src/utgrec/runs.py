@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utgrec import storage
+from utgrec import processes, storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict, require, to_dict
 from utgrec.data.split import check_one_split
@@ -163,6 +163,8 @@ def write_plan(folder: RunFolder, plan: RunPlan) -> None:
     }
     if plan.base is not None:
         values["base"] = {**plan.base._asdict(), "path": str(plan.base.path.resolve())}
+    if not processes.is_first():
+        processes.wait_for(lambda: path.is_file() or None, str(path))
     if path.is_file():
         found = storage.read_json(path)
         if found != values:

@@ -2,12 +2,13 @@
 
 import resource
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utgrec import storage
+from utgrec import processes, storage
 from utgrec.errors import SettingsMismatch
 
 _STATUS = Path("/proc/self/status")  # Linux
@@ -35,8 +36,12 @@ def run_stage(
     config: dict[str, Any],
     inputs: dict[str, str],
     make: Callable[[Workspace], StageResult],
+    together: bool = False,
 ) -> storage.Manifest:
     """Make the stage in `out` unless it is there already, made from the same things.
+
+    Of several processes the first one makes it while the others wait for its manifest. With
+    `together` all of them work on it, and only what the first one writes is kept.
 
     Raises:
         SettingsMismatch: `out` holds this stage made with other settings or from other input.
@@ -47,11 +52,19 @@ def run_stage(
     if found is not None:
         if found.recipe_fingerprint == wanted:
             # A run killed right after the stage was finished leaves its checkpoints behind.
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            if processes.is_first():
+                shutil.rmtree(checkpoints, ignore_errors=True)
             return found
         raise SettingsMismatch(
             f"{out} holds a {stage} {_difference(found, config, inputs)}; "
             "choose another output folder, or remove this one to make it anew"
+        )
+    if not processes.is_first():
+        if together:
+            with tempfile.TemporaryDirectory(prefix="utgrec-") as folder:
+                make(Workspace(Path(folder), checkpoints))
+        return processes.wait_for(
+            lambda: storage.find_manifest(out, stage), f"the {stage} in {out}"
         )
     started = time.monotonic()
     with storage.new_folder(out) as folder:

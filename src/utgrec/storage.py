@@ -81,6 +81,19 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+@contextlib.contextmanager
+def new_file(final: Path) -> Iterator[Path]:
+    """A temporary name beside `final`, renamed to it when the block ends without an error."""
+    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with open(partial, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(partial, final)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (UTF-8, indented, keys in the given order) atomically. NaN is refused."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

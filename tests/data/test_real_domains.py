@@ -5,11 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from random_shops import assert_same_domain, options_of
 
 from utgrec.catalog import Domain
 from utgrec.data.cleaning.findings import find
+from utgrec.data.export import export_domain
 from utgrec.data.prepare import TableOptions, prepare_table
-from utgrec.data.split import leave_one_out
+from utgrec.data.recbole import prepare_recbole
+from utgrec.data.resplit import resplit_domain
+from utgrec.data.split import split_domain
+from utgrec.data.splitting import SplitOptions
 from utgrec.data.summary import summarise
 
 SHARED = Path(os.environ.get("UTGREC_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -48,4 +53,28 @@ def test_exact_counts(
     if name == "beauty":
         # Every user has at least 5 interactions: two are held out, the first has no prefix.
         assert summarise(domain).training_pairs == counts[2] - 3 * counts[0]
-        assert len(leave_one_out(domain).evaluated) == counts[0]
+        assert len(split_domain(domain).evaluated) == counts[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "office",
+        pytest.param("industrial", marks=pytest.mark.slow),
+        pytest.param("beauty", marks=pytest.mark.slow),
+        pytest.param("movies", marks=pytest.mark.slow),
+    ],
+)
+def test_round_trips(tmp_path: Path, name: str) -> None:
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"{SHARED / name} is not there (set UTGREC_SHARED_DATA)")
+    prepare_table(SHARED / name, tmp_path / "domain", TableOptions(k_core=3))
+    domain = tmp_path / "domain"
+    if name == "movies":  # the only one with real times
+        resplit_domain(domain, SplitOptions(kind="global-time"), tmp_path / "cut")
+        domain = tmp_path / "cut"
+        assert len(split_domain(Domain.open(domain)).evaluated) > 100
+    for form, prepare in (("csv", prepare_table), ("recbole", prepare_recbole)):
+        export_domain(domain, tmp_path / form, form)  # type: ignore[arg-type]
+        prepare(tmp_path / form, tmp_path / f"again-{form}", options_of(tmp_path / form))
+        assert_same_domain(domain, tmp_path / f"again-{form}")

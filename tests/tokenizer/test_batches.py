@@ -9,7 +9,9 @@ from small_items import TEXTS
 
 from utgrec.data.neighbours import Neighbours, find_neighbours
 from utgrec.data.split import Split
-from utgrec.tokenizer.batches import PairBatches
+from utgrec.errors import BadConfig
+from utgrec.tokenizer.batches import PairBatches, like_lengths
+from utgrec.tokenizer.items import build_prompts
 
 # Items 0-2 form a triangle, 3-4 a pair, 5 was taken alone; 6 and 7 by nobody.
 HISTORIES = [[0, 1, 2, 0], [3, 4], [4, 3], [5], [1, 2, 1]]
@@ -42,9 +44,9 @@ def make(items, backbone, batch_size=4, seed=0):
 
 def same(first, second):
     """Whether two batches are equal in everything."""
-    flat = [*first._replace(prompts=None), *first.prompts]
-    other = [*second._replace(prompts=None), *second.prompts]
-    return all(
+    flat = [*first._replace(prompts=None), *(part for each in first.prompts for part in each)]
+    other = [*second._replace(prompts=None), *(part for each in second.prompts for part in each)]
+    return len(flat) == len(other) and all(
         a is b is None or np.array_equal(np.asarray(a), np.asarray(b))
         for a, b in zip(flat, other, strict=True)
     )
@@ -164,3 +166,63 @@ def test_batches_hold_like_lengths(items, backbone, asked):
         spreads.append(lengths.max() - lengths.min())
     ordered = np.sort(items.lengths[TRAINED]).reshape(-1, 2)
     assert sorted(spreads) == sorted(ordered[:, 1] - ordered[:, 0])
+
+
+class TestShares:
+    @pytest.mark.parametrize("count", [1, 2, 3])
+    @pytest.mark.parametrize("at_once", [0, 1, 2])
+    def test_every_item_is_encoded_once_by_one_process(self, items, backbone, count, at_once):
+        batches = make(items, backbone, batch_size=6)
+        batches.at_once = at_once
+        for number in range(batches.per_epoch):
+            pairs = batches.draw(number)
+            shares = [batches.lay_out(pairs, place, count) for place in range(count)]
+            # An item that is anchor and positive is in the batch once, so it is encoded once.
+            assert len(set(pairs.rows)) == len(pairs.rows)
+            everyone = np.concatenate([share.own.numpy() for share in shares])
+            assert sorted(everyone) == list(range(len(pairs.rows)))
+            for share in shares:
+                assert share.sizes == tuple(len(each.own) for each in shares)
+                assert everyone[share.order.numpy()].tolist() == list(range(len(pairs.rows)))
+                assert len(share.prompts) == len(shares[0].prompts)
+                # The prompts are those of the own items, in their order.
+                rows = share.rows[share.own.numpy()]
+                alone = [
+                    build_prompts(items, rows[i : i + 1], backbone, 3) for i in range(len(rows))
+                ]
+                found = [length for part in share.prompts for length in part.lengths.tolist()]
+                assert found == [int(prompt.lengths) for prompt in alone]
+                summary = torch.cat([part.summary for part in share.prompts])
+                assert torch.equal(summary, items.summary[torch.from_numpy(rows)])
+                if at_once:
+                    assert max(len(part.tokens) for part in share.prompts) <= at_once + 1
+                # All processes know the whole batch.
+                assert torch.equal(share.partner, shares[0].partner)
+                assert torch.equal(share.words, shares[0].words)
+
+    def test_more_processes_than_items_are_refused(self, items, backbone):
+        batches = make(items, backbone, batch_size=2)
+        with pytest.raises(BadConfig, match="2 items cannot be shared by 3 processes"):
+            batches.lay_out(batches.draw(0), 0, 3)
+
+
+class TestGroups:
+    @pytest.mark.parametrize("count", [1, 2, 7])
+    def test_less_than_a_tenth_is_padding(self, count):
+        lengths = np.random.default_rng(0).geometric(0.02, 256).clip(max=128) + 20
+        groups = like_lengths(lengths, count, 0)
+        assert sorted(np.concatenate(groups)) == list(range(256))
+        padded = sum(len(group) * lengths[group].max() for group in groups)
+        assert lengths.sum() / padded > (0.9 if count < 7 else 0.8)
+        assert lengths.sum() / (256 * lengths.max()) < 0.6  # in one group
+
+    def test_a_long_tail_does_not_leave_anybody_without_items(self):
+        lengths = np.array([5] * 20 + [50, 500, 5000])
+        for count in (1, 2, 3, 5, 23):
+            groups = like_lengths(lengths, count, 0)
+            assert min(len(group) for group in groups) >= count
+
+    def test_no_more_than_fit(self):
+        for at_once in (1, 3, 10):
+            groups = like_lengths(np.arange(100), 2, at_once)
+            assert all(len(group) <= 2 * at_once + 1 for group in groups)

@@ -7,7 +7,8 @@ import torch
 from small_training import Interrupted, Outcome, Regression, assert_same, batch_of, run
 
 from utgrec.errors import SettingsMismatch
-from utgrec.training import checkpoints, trainer
+from utgrec.training import checkpoints, standing
+from utgrec.training.launch import flatten_moments, restore_moments
 
 
 def stop_in_batch(at: int):
@@ -76,7 +77,7 @@ def test_checkpoints_now_and_then_are_enough(whole, tmp_path, monkeypatch):
             cls.now += 1.0
             return cls.now
 
-    monkeypatch.setattr(trainer, "time", Clock)
+    monkeypatch.setattr(standing, "time", Clock)
     monkeypatch.setattr(Clock, "now", 0.0)
     done = []
 
@@ -242,18 +243,22 @@ class TestCheckpoints:
 
     def test_moments_come_back(self):
         module = Regression()
+        names = {id(value): name for name, value in module.named_parameters()}
         optimizer = torch.optim.AdamW(module.parameters())
         module.train()
         module(batch_of(0))["loss"].backward()  # `late` has no gradient, so it has no moments
         optimizer.step()
-        flat = checkpoints.flatten_moments(optimizer)
-        # 0 is frozen, 1 is `late`; 2 to 5 are the two layers.
-        assert {name.split(".")[0] for name in flat} == {"2", "3", "4", "5"}
-        other = torch.optim.AdamW(Regression().parameters())
-        checkpoints.restore_moments(other, flat)
-        again = checkpoints.flatten_moments(other)
-        assert flat.keys() == again.keys()
-        assert all(torch.equal(flat[name], again[name]) for name in flat)
+        flat = flatten_moments(optimizer, names)
+        layers = {f"{layer}.{part}" for layer in ("enter", "leave") for part in ("weight", "bias")}
+        assert {name.rsplit(".", 1)[0] for name in flat} == layers
+        # By name: the order of the parameters does not matter.
+        other = Regression()
+        again = torch.optim.AdamW(list(other.parameters())[::-1])
+        names = {id(value): name for name, value in other.named_parameters()}
+        restore_moments(again, flat, names)
+        found = flatten_moments(again, names)
+        assert flat.keys() == found.keys()
+        assert all(torch.equal(flat[name], found[name]) for name in flat)
 
 
 def test_every_tensor_of_the_module_is_in_the_checkpoint(tmp_path):
@@ -276,6 +281,7 @@ def test_every_tensor_of_the_module_is_in_the_checkpoint(tmp_path):
         ("log_every", 4),
         ("validate_every", 2),
         ("patience", 3),
+        ("at_once", 3),
     ],
 )
 def test_no_setting_can_change_in_the_middle_of_a_run(tmp_path, field, value):

@@ -2,14 +2,25 @@
 
 import json
 import math
+import os
+import signal
 
 import pytest
 import torch
-from small_training import batch_of, run
+import typer
+from small_training import Regression, assert_same, batch_of, run
 from torch import nn
 
-from utgrec.errors import TrainingError
-from utgrec.training.trainer import TrainerConfig, schedule, train, write_losses
+from utgrec.commands.frame import Flags, execute
+from utgrec.errors import Stopped, TrainingError
+from utgrec.training.trainer import (
+    Share,
+    SharedBatches,
+    TrainerConfig,
+    schedule,
+    train,
+    write_losses,
+)
 
 
 class Flat(nn.Module):
@@ -166,16 +177,24 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_items(tmp_path, wr
 
     module = Broken(slope=1.0)
     config = TrainerConfig(steps=4, learning_rate=0.1, precision="fp32")
-    with pytest.raises(TrainingError, match=r"step 2: .*'image': (nan|inf).*items 'B7'"):
+    said = r"step 2: .*'image': (nan|inf).*holds 'B7', 'B8'.* and 12 more"
+    with pytest.raises(TrainingError, match=said):
         train(
             module,
-            batch=lambda step: step,
+            batch=SharedBatches(
+                draw=lambda step: step,
+                share=lambda batch, number, count: Share(batch, 1.0),
+                rows=lambda batch: 1,
+                names=lambda batch: [f"B{batch + 5 + place}" for place in range(20)],
+            ),
             config=config,
             work=tmp_path,
             inputs={},
-            describe=lambda batch: f"items 'B{batch + 5}'",
         )
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+    saved = json.loads((tmp_path / "not_finite.json").read_text())
+    assert saved["rows"] == [f"B{place}" for place in range(7, 27)]
+    assert (saved["step"], saved["losses"]["image"]) == (2, repr(wrong))
 
 
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path):
@@ -211,3 +230,95 @@ def test_losses_are_json_lines(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
     assert [line for line in lines if line.pop("kind") == "loss"] == trained.rows
     assert len(lines) == len(trained.rows) + len(trained.validations)
+
+
+class TestStopping:
+    """A signal ends training after its step, with a checkpoint; the run then goes on."""
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_stops_after_the_step_and_the_run_goes_on(self, tmp_path, number):
+        def batch(step):
+            if step == 4 and not sent:
+                sent.append(1)
+                os.kill(os.getpid(), number)
+            return batch_of(step)
+
+        sent = []
+        before = signal.getsignal(number)
+        with pytest.raises(Stopped, match="after step 5 of 12") as stopped:
+            run(tmp_path / "stopped", batch=batch, checkpoint_every_s=1e9)
+        assert stopped.value.signal == number
+        assert signal.getsignal(number) is before
+        again = run(tmp_path / "stopped", batch=batch, checkpoint_every_s=1e9)
+        assert_same(again, run(tmp_path / "whole", checkpoint_every_s=1e9))
+
+    def test_a_second_ctrl_c_stops_at_once(self, tmp_path):
+        def batch(step):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("not reached")
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, batch=batch)
+
+    def test_the_command_line_tells_the_signal_by_its_exit_code(self, capsys):
+        def command(terminal):
+            raise Stopped("stopped by signal 15", 15)
+
+        with pytest.raises(typer.Exit) as left:
+            execute(command, Flags(), uses_models=False)
+        assert left.value.exit_code == 143
+
+
+def test_a_run_out_of_patience_writes_its_last_row(tmp_path):
+    """Eight steps with a row every five: the last three must not be lost."""
+    trained = run(
+        tmp_path, validate=lambda: {"quality": 0.0}, validate_every=2, patience=3, log_every=5
+    ).trained
+    assert trained.steps_done == 8
+    assert [row["step"] for row in trained.rows] == [5, 8]
+
+
+class TestParts:
+    """A batch worked through in parts, or by several processes, is the batch as one."""
+
+    @staticmethod
+    def shared(whole=False):
+        def share(batch, number, count):
+            part = batch[number::count]
+            return Share(part, count * len(part) / len(batch))
+
+        return SharedBatches(draw=batch_of, share=share, rows=len, whole=whole)
+
+    @pytest.mark.parametrize("at_once", [1, 2, 4, 5])
+    def test_parts_are_the_whole(self, tmp_path, at_once):
+        class Plain(Regression):
+            """Nothing in it counts its calls or draws anything."""
+
+            def forward(self, batch):
+                out = self.leave(torch.tanh(self.enter(batch))).squeeze(1)
+                return {"loss": (out - batch.sum(dim=1)).square().mean()}
+
+        settings = {"measure": False, "checkpoint_every_s": 1e9, "steps": 4}
+        one = run(tmp_path / "one", module=Plain(), batch=self.shared(), **settings)
+        many = run(
+            tmp_path / "many", module=Plain(), batch=self.shared(), at_once=at_once, **settings
+        )
+        for name in ("enter.weight", "leave.weight", "enter.bias"):
+            torch.testing.assert_close(one.weights[name], many.weights[name], atol=1e-5, rtol=1e-4)
+        for first, second in zip(one.trained.rows, many.trained.rows, strict=True):
+            assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
+
+
+def test_batches_laid_out_ahead_are_the_same(tmp_path):
+    from types import SimpleNamespace
+
+    from utgrec.training.trainer import _alone, _fetching
+
+    config = TrainerConfig(steps=5, learning_rate=0.1)
+    for ahead in (False, True):
+        launch = SimpleNamespace(number=0, count=1)
+        with _fetching(_alone(batch_of), launch, config, ahead) as fetch:
+            for step in (2, 3, 4):
+                drawn, shares = fetch(step)
+                assert torch.equal(drawn, batch_of(step)) and torch.equal(shares[0].batch, drawn)

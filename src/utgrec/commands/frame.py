@@ -3,7 +3,8 @@
 stdout holds the answer alone: tables for a person, or with --json one JSON document, which is
 {"error": {"type", "message"}} if the command fails. All else goes to stderr.
 
-Exit codes: 0 done · 1 failed · 2 wrong usage (also a setting outside its range) · 130 Ctrl-C.
+Exit codes: 0 done · 1 failed · 2 wrong usage (also a setting outside its range) · 130 Ctrl-C ·
+143 SIGTERM. Stopped in the middle of training, a command has written a checkpoint.
 """
 
 import contextlib
@@ -20,11 +21,13 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from utgrec import processes
 from utgrec.console import ConsoleProgress, log_lines, quiet_transformers
-from utgrec.errors import BadConfig, UTGRecError
+from utgrec.errors import BadConfig, Stopped, UTGRecError
 from utgrec.progress import Progress, silent
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+BY_SIGNAL = 128  # plus the signal's number, as shells count
 PLAIN_WIDTH = 120  # columns of tables that are not printed on a terminal
 
 P = ParamSpec("P")
@@ -97,6 +100,8 @@ def add_command(
 
 def execute(command: Callable[[Terminal], Answer], flags: Flags, uses_models: bool) -> None:
     """Run a command, print its answer, and turn what goes wrong into a line and an exit code."""
+    if not processes.is_first():
+        flags = flags._replace(as_json=False, quiet=True)
     messages = Console(stderr=True, quiet=flags.quiet, highlight=False)
     try:
         # Whatever a library prints goes to stderr: stdout belongs to the answer.
@@ -111,12 +116,16 @@ def execute(command: Callable[[Terminal], Answer], flags: Flags, uses_models: bo
     except KeyboardInterrupt:
         again = "stopped by Ctrl-C; run the same command again to continue"
         _fail("Interrupted", again, INTERRUPTED, flags)
+    except Stopped as stopped:
+        _fail("Stopped", str(stopped), BY_SIGNAL + stopped.signal, flags)
     except (UTGRecError, OSError) as error:
         code = WRONG_USAGE if isinstance(error, BadConfig) else FAILED
         _fail(type(error).__name__, str(error), code, flags)
     except Exception as error:
         message = f"{error} (a defect of UTGRec; please report it with its traceback)"
         _fail(type(error).__name__, message, FAILED, flags._replace(debug=True))
+    if not processes.is_first():
+        return
     if flags.as_json:
         _print_json(answer.document)
         return

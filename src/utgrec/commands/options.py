@@ -12,4 +12,19 @@ DomainFolder = Annotated[Path, typer.Argument(help="A domain folder.", metavar="
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="Complete set of settings, by name.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only say what it would take: parameters, memory, hours."),
+]
+Tflops = Annotated[
+    float | None,
+    typer.Option(
+        "--tflops",
+        help="With --dry-run: what one device does, in 10^12 operations per second.",
+        show_default="known for common GPUs, measured on a CPU",
+    ),
+]
+Devices = Annotated[
+    int, typer.Option("--devices", min=1, help="With --dry-run: devices that train together.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything drawn at random.")]

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import RenderableType
 
+from utgrec import processes
 from utgrec.commands.frame import Answer, Terminal, add_command
-from utgrec.commands.options import Domains, RunPath, Seed
+from utgrec.commands.options import Devices, Domains, DryRun, RunPath, Seed, Tflops
+from utgrec.commands.plans import plan_answer
 from utgrec.commands.prepare import domain_row, simulate_shops
 from utgrec.commands.views import (
     codes_warning,
@@ -64,6 +66,9 @@ def run(
     domains: Domains,
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.", metavar="RUN")],
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    devices: Devices = 1,
+    tflops: Tflops = None,
 ) -> Answer:
     """Do all stages of a recipe on some domains.
 
@@ -73,6 +78,10 @@ def run(
     from utgrec.recipes import find_recipe
 
     settings = find_recipe(recipe, seed)
+    if dry_run:
+        return plan_answer(
+            settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
+        )
     return do_run(terminal, settings, domains, out, seed, report=out / "report.html")
 
 
@@ -141,7 +150,8 @@ def finish(
         if made.stage == "codes" and (warning := codes_warning(made.facts)):
             terminal.say(warning)
     compared = read_comparisons(out, done)
-    written = write_report(out, report)
+    # Of several processes the first one writes and answers; its figures are everybody's.
+    written = write_report(out, report) if processes.is_first() else report
     stages = {path: {"facts": made.facts, "measured": made.measured} for path, made in done.items()}
     document = {
         **made_from,

@@ -5,14 +5,31 @@ from typing import Annotated
 
 import typer
 
-from utgrec.commands import tokenizers
+from utgrec.commands import encode, tokenizers
 from utgrec.commands.frame import Answer, Terminal, add_command
-from utgrec.commands.options import DomainFolder, Domains, Out, RecipeName, Seed
+from utgrec.commands.options import (
+    Devices,
+    DomainFolder,
+    Domains,
+    DryRun,
+    Out,
+    RecipeName,
+    Seed,
+    Tflops,
+)
+from utgrec.commands.plans import plan_answer
 from utgrec.commands.views import codes_table, codes_warning, facts_table
 
 
 def train_tokenizer(
-    terminal: Terminal, domains: Domains, out: Out, recipe: RecipeName = "tiny", seed: Seed = 0
+    terminal: Terminal,
+    domains: Domains,
+    out: Out,
+    recipe: RecipeName = "tiny",
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+    devices: Devices = 1,
+    tflops: Tflops = None,
 ) -> Answer:
     """Train a tokenizer, which turns items into codes, on one or more domains.
 
@@ -23,6 +40,10 @@ def train_tokenizer(
     from utgrec.tokenizer.train import train_tokenizer as train
 
     settings = find_recipe(recipe, seed)
+    if dry_run:
+        return plan_answer(
+            settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
+        )
     opened = [Domain.open(folder) for folder in domains]
     made = train(opened, settings.tokenizer, out, terminal.progress)
     terminal.say(f"Next: utgrec tokenizer assign {out} {domains[0]} --out codes/{opened[0].name}")
@@ -112,6 +133,7 @@ def add_to(app: typer.Typer) -> None:
         example="utgrec tokenizer assign tokenizer domains/a --out codes/a",
         uses_models=True,
     )(assign_codes)
+    encode.add_to(tokenizer)
     tokenizers.add_to(tokenizer)
     add_command(
         recommender,

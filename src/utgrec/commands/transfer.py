@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from utgrec.commands.frame import Answer, Terminal, add_command
-from utgrec.commands.options import DomainFolder, Domains, RecipeName, Seed
+from utgrec.commands.options import (
+    Devices,
+    DomainFolder,
+    Domains,
+    DryRun,
+    RecipeName,
+    Seed,
+    Tflops,
+)
+from utgrec.commands.plans import plan_answer
 from utgrec.commands.prepare import domain_row
 from utgrec.commands.runs import do_run, finish
 
@@ -32,6 +41,9 @@ def pretrain(
     recipe: RecipeName = "tiny",
     leave_out: LeaveOut = None,
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    devices: Devices = 1,
+    tflops: Tflops = None,
 ) -> Answer:
     """Learn from several shops at once what a new shop can start from.
 
@@ -41,6 +53,10 @@ def pretrain(
     from utgrec.recipes import find_recipe
 
     settings = find_recipe(recipe, seed, leave_out=leave_out or ())
+    if dry_run:
+        return plan_answer(
+            settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
+        )
     answer = do_run(terminal, settings, domains, out, seed, report=out / "report.html")
     terminal.say(f"Next: utgrec adapt {out} NEW_DOMAIN --out NEW_RUN")
     return answer
@@ -68,6 +84,9 @@ def adapt(
             show_default="as the recipe of RUN says",
         ),
     ] = None,
+    dry_run: DryRun = False,
+    devices: Devices = 1,
+    tflops: Tflops = None,
 ) -> Answer:
     """Bring a finished run to a new domain; the new run folder needs the old one no more.
 
@@ -85,6 +104,12 @@ def adapt(
         settings = dataclasses.replace(settings, seed=seed)
     parts = leave_out or []
     plan = plan_adaptation(base, Domain.open(folder), folder, out, settings, leave_out=parts)
+    if dry_run:
+        from utgrec.regimes import tokenizer_settings
+
+        wanted = tokenizer_settings(plan.recipe.tokenizer, plan.recipe.adapt)
+        title = f"adapting {base}"
+        return plan_answer(wanted, [folder], title=title, devices=devices, tflops=tflops)
     rows = [domain_row(folder)]
     for line in adaptation_lines(plan, base, out):
         terminal.say(line)

@@ -19,6 +19,7 @@ from utgrec import storage
 from utgrec.catalog import DOMAIN_MANIFEST, SplitRule, write_domain
 from utgrec.config import fingerprint
 from utgrec.data.exact import exact_items
+from utgrec.data.finished import finished_domain, require_equal
 from utgrec.data.images import Stored, hash_images, store_images
 from utgrec.data.items import Items, read_items
 from utgrec.data.kcore import k_core
@@ -32,7 +33,7 @@ from utgrec.data.splitting import choose_split, split_counts
 from utgrec.data.summary import count_repeats
 from utgrec.data.table import read_tables
 from utgrec.data.table_files import INTERACTION_NAMES, ITEM_NAMES, find_tables
-from utgrec.errors import BadImage, BadTable, EmptyDomain, SettingsMismatch, StorageError
+from utgrec.errors import BadImage, BadTable, EmptyDomain
 from utgrec.progress import Progress, silent
 
 
@@ -121,9 +122,10 @@ def prepare_source(
     """Make the domain folder `out` from any source; otherwise like `prepare_table`."""
     tell = progress or silent
     config = settings_of(options)
-    finished = _finished(source.root, out, options.overwrite)
+    earlier = settings_of(TableOptions())
+    finished = finished_domain([source.root], out, options.overwrite)
     if finished is not None:
-        _require_equal(out, finished, config, source.inputs)
+        require_equal(out, finished, config, source.inputs, earlier)
 
     rejects = Rejects(options.bad_rows)
     tell("read items", 0, 1)
@@ -141,7 +143,7 @@ def prepare_source(
 
     if finished is not None:
         digests = hash_images(source.root, references, options.max_image_pixels)
-        _require_equal(out, finished, config, _with_images(source.inputs, digests))
+        require_equal(out, finished, config, _with_images(source.inputs, digests), earlier)
         return finished
 
     with storage.new_folder(out) as folder:
@@ -239,31 +241,6 @@ def select(log: Log, item_count: int, k: int, keep_untaken: bool) -> Selection:
         extra={name: column.filter(core.keep) for name, column in log.extra.items()},
     )
     return Selection(kept, chosen, facts)
-
-
-def _finished(source: Path, out: Path, overwrite: bool) -> storage.Manifest | None:
-    """The domain that is already at `out` and may be reused; None if there is nothing to reuse."""
-    if source.resolve().is_relative_to(out.resolve()):
-        raise StorageError(f"{out} holds the source {source}; write the domain to another folder")
-    if not out.exists():
-        return None
-    if not out.is_dir() or (any(out.iterdir()) and not (out / DOMAIN_MANIFEST).exists()):
-        raise StorageError(f"{out} exists and is no domain folder; choose another one for --out")
-    return None if overwrite else storage.find_manifest(out, "domain", DOMAIN_MANIFEST)
-
-
-def _require_equal(
-    out: Path, finished: storage.Manifest, config: dict[str, Any], inputs: dict[str, str]
-) -> None:
-    # A setting that did not exist when the domain was made had the value that it has by default.
-    earlier = {**settings_of(TableOptions()), **finished.config}
-    changed = [f"setting {key}" for key in config if earlier[key] != config[key]]
-    changed += [f"input {key}" for key in inputs if finished.inputs.get(key) != inputs[key]]
-    if changed:
-        raise SettingsMismatch(
-            f"{out} was made otherwise ({', '.join(changed)} differ); "
-            "choose another --out, or replace it with --overwrite (options.overwrite)"
-        )
 
 
 def _with_images(inputs: dict[str, str], digests: dict[str, str]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Rows that cannot be used: collected with their reason, then reported as an error or set aside."""
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import polars as pl
@@ -27,8 +29,12 @@ class Rejects:
     counted from 1, in Parquet files.
     """
 
-    def __init__(self, bad_rows: BadRows) -> None:
+    def __init__(self, bad_rows: BadRows, most: int | None = None) -> None:
+        """Only the first `most` rows are listed, the others counted; None = all are listed."""
         self.bad_rows = bad_rows
+        self._most = most
+        self._listed = 0
+        self._counts: Counter[str] = Counter()
         self._frames: list[pl.DataFrame] = []
         self._entries: list[dict[str, Any]] = []
 
@@ -50,8 +56,12 @@ class Rejects:
     def add_frame(self, frame: pl.DataFrame) -> None:
         """Note many bad rows; `frame` has the columns of SCHEMA."""
         self._flush()
-        if frame.height:
-            self._frames.append(frame.select(list(SCHEMA)).cast(SCHEMA))
+        self._keep(frame.select(list(SCHEMA)).cast(SCHEMA))
+
+    def add_counts(self, counts: Mapping[str, int]) -> None:
+        """Note bad rows by reason that are only counted, because very many came before them."""
+        self._flush()
+        self._counts.update(counts)
 
     def table(self) -> pl.DataFrame:
         """All rows noted so far, in the order they were noted."""
@@ -60,8 +70,8 @@ class Rejects:
 
     def counts(self) -> dict[str, int]:
         """Rows per reason, in alphabetical order."""
-        counted = self.table().group_by("reason").len().sort("reason")
-        return dict(zip(counted["reason"].to_list(), counted["len"].to_list(), strict=True))
+        self._flush()
+        return dict(sorted(self._counts.items()))
 
     def settle(self, error: type[InputError]) -> None:
         """End of one step: with bad_rows="error", anything noted so far stops the import.
@@ -79,14 +89,24 @@ class Rejects:
             f"{place(first['file'], first['row'])}: {first['reason']}"
             + (f" ({', '.join(who)})" if who else "")
             + (f": {first['detail']}" if first["detail"] else "")
-            + f". Rows that cannot be used: {table.height} ({counts}). "
+            + f". Rows that cannot be used: {self._counts.total()} ({counts}). "
             "Correct them, or set them aside with --bad-rows reject (options.bad_rows)"
         )
 
     def _flush(self) -> None:
         if self._entries:
-            self._frames.append(pl.DataFrame(self._entries, schema=SCHEMA))
-            self._entries = []
+            frame, self._entries = pl.DataFrame(self._entries, schema=SCHEMA), []
+            self._keep(frame)
+
+    def _keep(self, frame: pl.DataFrame) -> None:
+        if not frame.height:
+            return
+        counted = frame.group_by("reason").len()
+        self._counts.update(dict(counted.iter_rows()))
+        if self._most is not None:
+            frame = frame.head(max(self._most - self._listed, 0))
+        self._listed += frame.height
+        self._frames.append(frame)
 
 
 def place(file: str, row: int) -> str:

@@ -22,6 +22,8 @@ _INVISIBLE = re.compile(
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _MARKUP = re.compile("[<&]")
+# Printable ASCII between single spaces, without < and &: clean as it is, as most texts are.
+_CLEAN = re.compile("[!-%'-;=-~]+(?: [!-%'-;=-~]+)*")
 
 # Text escaped more than once (&amp;amp;) is common in shop exports; deeper nesting is not.
 MAX_PASSES = 6
@@ -32,6 +34,8 @@ def clean_text(text: str) -> str:
 
     Cleaning twice gives the same as cleaning once (up to six levels of escaping).
     """
+    if _CLEAN.fullmatch(text):
+        return text
     for _ in range(MAX_PASSES):
         if not _MARKUP.search(text):
             break

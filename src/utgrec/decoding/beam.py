@@ -2,22 +2,35 @@
 
 The score of an item is the sum of the log-probabilities of its codes, each over the whole
 vocabulary. Only nodes with an allowed item below them are entered, so every beam ends in an item.
+In the last step, beams that can no longer reach the k best are left out; that changes no result.
 
 Shapes: B users · S history tokens · W beams · C children of a node (padded) · N items · L codes.
 """
 
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from utgrec.decoding.choose import (
+    Beams,
+    Leaves,
+    above,
+    best_leaves,
+    count_of_first,
+    keep_best,
+    merge_leaves,
+    part,
+)
 from utgrec.decoding.filters import NO_ITEM, AllowedItems, Exclusions
+from utgrec.decoding.parallel import in_threads
 from utgrec.decoding.trie import CodeTrie
 from utgrec.errors import InputError
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
 State = TypeVar("State")
+_FEWEST = 8  # users that a thread takes on at once; fewer are better off sharing operations
 
 
 class Step(NamedTuple, Generic[State]):
@@ -46,6 +59,23 @@ class BeamModel(Protocol[State]):
         """
 
 
+@runtime_checkable
+class SelectiveModel(BeamModel[State], Protocol[State]):
+    """A model whose state can be cut to some users, so that only these go on."""
+
+    def select(self, state: State, users: Tensor) -> State:
+        """The state of some users. Shapes: users (b,), int64."""
+
+
+class _Given(NamedTuple):
+    """What a chunk of users may get."""
+
+    k: int
+    width: int
+    allowed: AllowedItems | None
+    exclusions: Exclusions | None
+
+
 class Hits(NamedTuple):
     """The best items of each user, best first; items of equal score in the order of their codes."""
 
@@ -62,13 +92,16 @@ class BeamSearch(Generic[State]):
         vocabulary: Vocabulary,
         trie: CodeTrie,
         *,
-        chunk: int = 32,
+        chunk: int | None = None,
     ) -> None:
-        """`chunk` users are decoded together: 32 suits the caches of a CPU, a GPU likes more.
+        """`chunk` users are decoded together: on a CPU 32, which its caches hold, on a GPU 1024.
+
+        On a CPU with several threads (`torch.get_num_threads`), each takes chunks of its own.
 
         Raises:
             InputError: the trie's codes do not fit the vocabulary, or `chunk` is not positive.
         """
+        chunk = (32 if trie.device.type == "cpu" else 1024) if chunk is None else chunk
         largest = tuple(int(level.codes.max()) for level in trie.levels)
         sizes = vocabulary.code_sizes
         if len(largest) != len(sizes) or any(map(int.__ge__, largest, sizes)):
@@ -128,15 +161,14 @@ class BeamSearch(Generic[State]):
             available -= exclusions.counts
 
         hits = _no_hits(users, k, self._trie.device)
-        # Users with histories of similar length share a chunk, so little padding is computed.
-        by_length = attention_mask.sum(dim=1).argsort(stable=True)  # (B,)
-        for begin in range(0, users, self._chunk):
-            chunk = by_length[begin : begin + self._chunk]
+
+        @torch.no_grad()
+        def fill(chunk: Tensor) -> None:
             width = beam
             while len(chunk):
                 ids, mask = _trim(input_ids[chunk], attention_mask[chunk])
                 skip = None if exclusions is None else exclusions.select(chunk)
-                found = self._search_chunk(ids, mask, k, width, allowed, skip)
+                found = self._search_chunk(ids, mask, _Given(k, width, allowed, skip))
                 hits.items[chunk], hits.scores[chunk] = found
                 missing = (found.items != NO_ITEM).sum(dim=1) < available[chunk].clamp(max=k)
                 chunk = chunk[missing]
@@ -146,98 +178,83 @@ class BeamSearch(Generic[State]):
                         "training diverged: load an earlier checkpoint"
                     )
                 width *= 2
+
+        # Users with histories of similar length share a chunk, so little padding is computed.
+        by_length = attention_mask.sum(dim=1).argsort(stable=True, descending=True)  # (B,)
+        threads = torch.get_num_threads() if by_length.device.type == "cpu" else 1
+        even = max(-(-users // threads), _FEWEST)  # a chunk for every thread, if there are enough
+        in_threads(fill, torch.split(by_length, min(self._chunk, even)), threads)
         return hits
 
     @torch.inference_mode()
-    def _search_chunk(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        k: int,
-        width: int,
-        allowed: AllowedItems | None,
-        exclusions: Exclusions | None,
-    ) -> Hits:
+    def _search_chunk(self, input_ids: Tensor, attention_mask: Tensor, given: _Given) -> Hits:
         """Search with a beam of fixed width for users whose histories are encoded together."""
         state = self._model.start(input_ids, attention_mask)
         root = torch.zeros((len(input_ids), 1), dtype=torch.int64, device=self._trie.device)
-        beams = _Beams(nodes=root, parents=root, scores=root.float())
-        tokens = torch.full_like(root, PAD)
-        sizes = self._vocabulary.code_sizes
-        for depth, (level, size) in enumerate(zip(self._trie.levels, sizes, strict=True)):
-            offset = self._vocabulary.code_offsets[depth]
-            log_probs, state = self._model.step(state, tokens, beams.parents, offset, size)
-            below = level.children(beams.nodes)  # (B, W)
-            widest = int(below.length.max())
-            slot = torch.arange(widest, device=root.device)  # (C,)
-            missing = slot >= below.length[:, :, None]  # (B, W, C)
-            child = (below.first[:, :, None] + slot).masked_fill_(missing, 0)  # (B, W, C)
-            scores = log_probs.gather(2, level.codes[child].long())  # (B, W, C)
-            scores += beams.scores[:, :, None]
-            scores.masked_fill_(missing, -torch.inf)
-            if allowed is not None:
-                scores.masked_fill_(allowed.counts[depth][child] == 0, -torch.inf)
-            if exclusions is not None:
-                exclusions.block(scores, depth, beams.nodes, below.first)
-            if depth == len(sizes) - 1:
-                return self._hits(child.flatten(1), scores.flatten(1), k)
-            beams = _keep_best(child, scores, width, len(level.codes))
-            tokens = level.codes[beams.nodes].long() + offset
-        raise AssertionError("a trie has at least one level")
+        beams = before = Beams(nodes=root, parents=root, scores=root.float())
+        for depth, level in enumerate(self._trie.levels[:-1]):
+            child, scores, state = self._expand(state, beams, depth, given)
+            before = beams
+            beams = keep_best(child, scores, given.width, len(level.codes))
+        leaves = self._finish(state, beams, before, given)
+        items = self._trie.order[leaves.nodes].long()
+        found = leaves.scores.isfinite()
+        return Hits(
+            items.masked_fill(~found, NO_ITEM), leaves.scores.masked_fill(~found, -torch.inf)
+        )
 
-    def _hits(self, leaves: Tensor, scores: Tensor, k: int) -> Hits:
-        """The k best leaves. Shapes: leaves (B, M), scores (B, M)."""
-        hits = _no_hits(len(leaves), k, leaves.device)
-        best, place = _best(scores, k)
-        items = self._trie.order[leaves.gather(1, place)].long()
-        found = best.isfinite()
-        count = best.shape[1]  # less than k when there are fewer candidates
-        hits.items[:, :count] = items.where(found, NO_ITEM)
-        hits.scores[:, :count] = best.where(found, -torch.inf)
-        return hits
+    def _finish(self, state: State, beams: Beams, before: Beams, given: _Given) -> Leaves:
+        """The last step: the k best leaves below the beams, (B, k).
 
+        The best beams go first. Of the others, those below a user's k-th leaf cannot reach it.
+        """
+        model, depth = self._model, len(self._trie.levels) - 1
+        width = beams.nodes.shape[1]
+        first = count_of_first(beams, before, given.k) if depth else width
+        if first == width or not isinstance(model, SelectiveModel):
+            child, scores, _ = self._expand(state, beams, depth, given)
+            return best_leaves(child.flatten(1), scores.flatten(1), given.k)
+        size = len(self._trie.levels[depth - 1].codes)
+        lead, rest = part(beams, first, size)
+        child, scores, _ = self._expand(state, lead, depth, given)
+        leaves = best_leaves(child.flatten(1), scores.flatten(1), given.k)
+        bar = leaves.scores[:, -1:]
+        promising = (rest.scores >= bar) & (rest.scores > -torch.inf)
+        users = promising.any(dim=1).nonzero().squeeze(1)  # (b,)
+        if not len(users):
+            return leaves
+        exclusions = given.exclusions
+        fewer = given._replace(exclusions=None if exclusions is None else exclusions.select(users))
+        rest = above(rest, bar, users, size)
+        child, scores, _ = self._expand(model.select(state, users), rest, depth, fewer)
+        more = best_leaves(child.flatten(1), scores.flatten(1), given.k)
+        return merge_leaves(leaves, more, users)
 
-class _Beams(NamedTuple):
-    nodes: Tensor  # (B, W), int64, of one level, ascending, so that ties go to the lower codes
-    parents: Tensor  # (B, W), int64, the beam that each one continues
-    scores: Tensor  # (B, W), float32, -inf for a beam that leads nowhere
-
-
-def _keep_best(child: Tensor, scores: Tensor, width: int, size: int) -> _Beams:
-    """The best children, of a level with `size` nodes, become the beams.
-
-    Shapes: child (B, W, C), scores (B, W, C).
-    """
-    best, place = _best(scores.flatten(1), width)  # (B, W')
-    # Live beams first, in the order of their nodes; that is also the order of their places.
-    order = place.masked_fill(best == -torch.inf, torch.iinfo(place.dtype).max).argsort(dim=1)
-    live = max(int((best > -torch.inf).sum(dim=1).max()), 1)
-    order = order[:, :live]
-    place, kept = place.gather(1, order), best.gather(1, order)
-    nodes = child.flatten(1).gather(1, place)
-    return _Beams(
-        nodes=nodes.masked_fill(kept == -torch.inf, size - 1),  # keeps the row ascending
-        parents=place // child.shape[2],
-        scores=kept,
-    )
-
-
-def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The highest scores and their places; equal scores in the order of their places.
-
-    `topk` alone leaves open which of several equal scores it takes. Here the bits of a score, in an
-    order that integers share, and the place form one integer, so that no two are equal.
-
-    Shapes: scores (B, M), float32, without NaN → two times (B, min(count, M)).
-    """
-    size = scores.shape[1]
-    bits = (scores + 0.0).view(torch.int32)  # adding zero turns -0.0, which sorts apart, into 0.0
-    ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative floats sort backwards as integers
-    places = torch.arange(size - 1, -1, -1, device=scores.device)
-    keys = (ascending.long() << 32) | places  # (B, M)
-    best = keys.topk(min(count, size), dim=1).values
-    place = size - 1 - (best & 0xFFFFFFFF)
-    return scores.gather(1, place), place
+    def _expand(
+        self, state: State, beams: Beams, depth: int, given: _Given
+    ) -> tuple[Tensor, Tensor, State]:
+        """The children of all beams, their scores, and the state: (B, W, C) twice."""
+        level, size = self._trie.levels[depth], self._vocabulary.code_sizes[depth]
+        if depth == 0:
+            tokens = torch.full_like(beams.nodes, PAD)
+        else:
+            codes = self._trie.levels[depth - 1].codes[beams.nodes]
+            tokens = codes.long() + self._vocabulary.code_offsets[depth - 1]
+        offset = self._vocabulary.code_offsets[depth]
+        log_probs, state = self._model.step(state, tokens, beams.parents, offset, size)
+        below = level.children(beams.nodes)  # (B, W)
+        widest = int(below.length.max())
+        slot = torch.arange(widest, device=beams.nodes.device)  # (C,)
+        missing = slot >= below.length[:, :, None]  # (B, W, C)
+        child = (below.first[:, :, None] + slot).masked_fill_(missing, 0)  # (B, W, C)
+        scores = log_probs.gather(2, level.codes[child].long())  # (B, W, C)
+        scores += beams.scores[:, :, None]
+        if given.allowed is not None:
+            missing |= given.allowed.none_below(depth, child)
+        scores.masked_fill_(missing, -torch.inf)
+        if given.exclusions is not None:
+            given.exclusions.block(scores, depth, beams.nodes, below.first)
+        return child, scores, state
 
 
 def _trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,13 +266,28 @@ def _trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
     return input_ids[:, kept], attention_mask[:, kept]
 
 
+def parent_rows(parents: Tensor, beams: int) -> Tensor:
+    """Where each beam's parent is among all beams of the step before, of `beams` per user.
+
+    Shapes: parents (B, W) → (B × W,), int64.
+    """
+    users = torch.arange(len(parents), device=parents.device)
+    return (parents + beams * users[:, None]).flatten()
+
+
+def follow_rows(earlier: Tensor, rows: Tensor | None, users: int) -> Tensor:
+    """What each beam's parent remembers. (B, W', …), (B × W,) → (B, W, …)"""
+    if rows is None:
+        return earlier
+    return earlier.flatten(0, 1).index_select(0, rows).view(users, -1, *earlier.shape[2:])
+
+
 def follow_parents(earlier: Tensor, parents: Tensor) -> Tensor:
     """What each beam's parent remembers. (B, W', X), (B, W) → (B, W or 1, X)"""
-    users, beams, width = earlier.shape
+    users, beams, _ = earlier.shape
     if beams == 1:
         return earlier  # the start is the same for all beams
-    rows = parents + beams * torch.arange(users, device=parents.device)[:, None]
-    return earlier.flatten(0, 1).index_select(0, rows.flatten()).view(users, -1, width)
+    return follow_rows(earlier, parent_rows(parents, beams), users)
 
 
 def _no_hits(users: int, k: int, device: torch.device) -> Hits:

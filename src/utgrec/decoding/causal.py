@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utgrec.decoding.beam import Step, follow_parents
+from utgrec.decoding.choose import select_rows
 from utgrec.recommender.causal import FAR, CausalRecommender, Layer
 
 
@@ -112,6 +113,11 @@ class LeanCausal:
         logits = F.linear(_normed(hidden, torch.float32), self._head)  # (B, W, V)
         log_probs = logits.log_softmax(dim=2)[:, :, first : first + count]
         return Step(log_probs, state._replace(past=tuple(past)))
+
+    def select(self, state: CausalState, users: Tensor) -> CausalState:
+        """See `SelectiveModel.select`."""
+        chosen: CausalState = select_rows(state, users)
+        return chosen
 
     def _layer(self, layer: Layer) -> _Weights:
         mixed = _copy(layer.attention.weight) * _copy(layer.attention_norm.weight)  # (3M, M)

@@ -76,6 +76,7 @@ class Voices(NamedTuple):
         if self.vectors is not None and mixing.vectors:
             network = (network + mixing.vectors * self.vectors) / (1 + mixing.vectors)
         network = network.masked_fill(~self.usable, -torch.inf).log_softmax(dim=1)
+        network = network.masked_fill(~self.usable, -torch.inf)  # of nothing it would be NaN
         if self.companions is None or not mixing.companions:
             return network
         counted = self.companions * self.usable

@@ -1,11 +1,12 @@
 """A lean forward pass over a T5 model's weights, made for beam search.
 
-It computes what transformers' `T5ForConditionalGeneration` computes, with three savings: a history
-is encoded once and its cross-attention keys and values are shared by all beams of the user; the
-projections that read the same state are one matrix product; nothing is kept for gradients.
+It computes what transformers' `T5ForConditionalGeneration` computes, with less to do: a history is
+encoded once and its cross-attention keys and values are shared by all beams of the user; what all
+beams have read alike (the start, the newest item's codes) is kept once per user; the projections
+that read the same state are one matrix product; nothing is kept for gradients.
 
-Shapes: B users · S history tokens · W beams · T decoder steps so far · M model width · H heads ·
-    A width per head · F feed-forward width · V token ids.
+Shapes: B users · S history tokens · W beams · P tokens that all beams share · T decoder steps so
+    far · M model width · H heads · A width per head · F feed-forward width · V token ids.
 """
 
 import math
@@ -15,20 +16,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utgrec.decoding.beam import Step, follow_parents
+from utgrec.decoding.beam import Step, follow_rows, parent_rows
+from utgrec.decoding.choose import select_rows
 from utgrec.errors import InputError
 from utgrec.recommender.histories import newest_codes
 from utgrec.recommender.vocabulary import PAD
 
 
+class T5Past(NamedTuple):
+    """Self-attention keys and values of one layer."""
+
+    keys: Tensor | None  # (B, H, P, A), of the tokens that all beams share
+    values: Tensor | None  # (B, H, P, A)
+    own: tuple[Tensor, ...]  # T - P times (B, W, 2, H, A), keys and values of each beam
+
+
 class T5State(NamedTuple):
     """What the decoder remembers of B users."""
 
-    keys: tuple[Tensor, ...]  # per layer (B, H, A, S), cross-attention
+    keys: tuple[Tensor, ...]  # per layer (B, H, S, A), cross-attention
     values: tuple[Tensor, ...]  # per layer (B, H, S, A)
-    mask: Tensor  # (B, 1, 1, S), added to cross-attention scores
-    past: tuple[tuple[Tensor, ...], ...]
-    """Self-attention keys and values: per layer T × (B, W or 1, 2HA)."""
+    mask: Tensor | None  # (B, 1, 1, S), added to cross-attention scores; None without padding
+    past: tuple[T5Past, ...]  # per layer
     lead: Tensor | None
     """(B, 1), the token that the first step reads in place of the start token; None afterwards."""
 
@@ -42,6 +51,9 @@ class _Block(NamedTuple):
     cross_output: Tensor | None  # (M, HA)
     widen: Tensor  # (F, M)
     narrow: Tensor  # (M, F)
+
+
+_BIASES_KEPT = 64  # encoder biases, one per length of histories
 
 
 class LeanT5:
@@ -99,40 +111,41 @@ class LeanT5:
         head = weights["lm_head.weight"] * weights["decoder.final_layer_norm.weight"]
         scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
         self._head = head * scale  # (V, M), float32
+        self._biases: dict[int, Tensor] = {}  # encoder bias by length, (H, S, S)
 
     @torch.inference_mode()
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> T5State:
         """Encode histories. Shapes: input_ids (B, S), attention_mask (B, S), 1 = a token."""
-        length = input_ids.shape[1]
-        hidden = self._embedding[input_ids]  # (B, S, M), float32
-        mixed = self._encoder_first[input_ids]  # (B, S, 3HA)
-        mask = torch.zeros(attention_mask.shape, device=hidden.device)
-        mask.masked_fill_(attention_mask == 0, torch.finfo(mask.dtype).min)
-        mask = mask[:, None, None, :]  # (B, 1, 1, S)
-        steps = torch.arange(length, device=hidden.device)
-        bucket = self._bucket(steps[None, :] - steps[:, None], both_ways=True)  # (S, S)
-        bias = self._encoder_bias[bucket].permute(2, 0, 1) + mask  # (B, H, S, S)
+        users = len(input_ids)
+        hidden = F.embedding(input_ids, self._embedding)  # (B, S, M), float32
+        mixed = F.embedding(input_ids, self._encoder_first)  # (B, S, 3HA)
+        bias, mask = self._encoder_bias_of(input_ids.shape[1]), None  # (H, S, S)
+        if not bool(attention_mask.all()):
+            mask = torch.zeros(attention_mask.shape, device=hidden.device)
+            mask.masked_fill_(attention_mask == 0, torch.finfo(mask.dtype).min)
+            mask = mask[:, None, None, :]  # (B, 1, 1, S)
+            bias = bias + mask  # (B, H, S, S)
         for i, block in enumerate(self._encoder):
             if i > 0:
                 mixed = F.linear(self._normed(hidden), block.attention)  # (B, S, 3HA)
-            query, key, value = self._split(mixed, 3)
-            hidden += F.linear(_attend(query, key.transpose(2, 3), value, bias), block.output)
+            query, key, value = self._heads_first(mixed, 3)
+            hidden += F.linear(_attend(query, key, value, bias), block.output)
             hidden += self._feed_forward(hidden, block)
         memory = F.linear(self._normed(hidden), self._memory)  # (B, S, layers × 2HA)
-        parts = self._split(memory, 2 * len(self._decoder))
+        parts = self._heads_first(memory, 2 * len(self._decoder))
         state = T5State(
-            keys=tuple(key.transpose(2, 3).contiguous() for key in parts[0::2]),
-            values=tuple(value.contiguous() for value in parts[1::2]),
+            keys=parts[0::2],
+            values=parts[1::2],
             mask=mask,
-            past=((),) * len(self._decoder),
+            past=(T5Past(None, None, ()),) * len(self._decoder),
             lead=None,
         )
-        if self.prompt == 0:
+        if self.prompt == 0 or users == 0:
             return state
         newest = newest_codes(input_ids, attention_mask, self.prompt)  # (B, prompt)
         read = torch.cat([torch.full_like(newest[:, :1], PAD), newest], dim=1)
         for token in torch.split(read[:, :-1], 1, dim=1):
-            _, state = self._advance(state, token, torch.zeros_like(token))
+            _, state = self._advance(state, token, None)
         return state._replace(lead=read[:, -1:])
 
     @torch.inference_mode()
@@ -152,24 +165,31 @@ class LeanT5:
         log_probs = logits.log_softmax(dim=2)[:, :, first : first + count]
         return Step(log_probs, state)
 
-    def _advance(self, state: T5State, tokens: Tensor, parents: Tensor) -> tuple[Tensor, T5State]:
+    def select(self, state: T5State, users: Tensor) -> T5State:
+        """See `SelectiveModel.select`."""
+        chosen: T5State = select_rows(state, users)
+        return chosen
+
+    def _advance(
+        self, state: T5State, tokens: Tensor, parents: Tensor | None
+    ) -> tuple[Tensor, T5State]:
         """Read one token per beam: what the last layer makes of it, (B, W, M), and the state."""
-        hidden = self._embedding[tokens]  # (B, W, M), float32
-        mixed = self._decoder_first[tokens]  # (B, W, 3HA)
-        length = len(state.past[0]) + 1
+        hidden = F.embedding(tokens, self._embedding)  # (B, W, M), float32
+        mixed = F.embedding(tokens, self._decoder_first)  # (B, W, 3HA)
+        shared, own = state.past[0].keys, state.past[0].own
+        length = (0 if shared is None else shared.shape[2]) + len(own) + 1  # T
         distance = torch.arange(1 - length, 1, device=hidden.device)
         bias = self._decoder_bias[self._bucket(distance, both_ways=False)]  # (T, H)
+        rows = None if parents is None or not own else parent_rows(parents, own[-1].shape[1])
         past = []
         for i, block in enumerate(self._decoder):
             if i > 0:
                 mixed = F.linear(self._normed(hidden), block.attention)  # (B, W, 3HA)
-            width = mixed.shape[2] // 3
-            query, pair = mixed[:, :, :width], mixed[:, :, width:]
-            pairs = (*(follow_parents(earlier, parents) for earlier in state.past[i]), pair)
-            past.append(pairs)
-            hidden += F.linear(self._attend_self(query, pairs, bias), block.output)
+            read, grown = self._attend_self(mixed, state.past[i], rows, bias)
+            past.append(grown)
+            hidden += F.linear(read, block.output)
             assert block.cross_query is not None and block.cross_output is not None
-            (query,) = self._split(F.linear(self._normed(hidden), block.cross_query), 1)
+            (query,) = self._heads_first(F.linear(self._normed(hidden), block.cross_query), 1)
             cross = _attend(query, state.keys[i], state.values[i], state.mask)  # (B, W, HA)
             hidden += F.linear(cross, block.cross_output)
             hidden += self._feed_forward(hidden, block)
@@ -198,33 +218,59 @@ class LeanT5:
 
     def _normed(self, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Divide by the root mean square, in float32. (…, M) → (…, M)"""
-        scale = torch.rsqrt(hidden.square().mean(dim=-1, keepdim=True) + self._epsilon)
-        return (hidden * scale).to(dtype or self.dtype)
+        return F.rms_norm(hidden, hidden.shape[-1:], eps=self._epsilon).to(dtype or self.dtype)
 
     def _feed_forward(self, hidden: Tensor, block: _Block) -> Tensor:
         return F.linear(F.linear(self._normed(hidden), block.widen).relu_(), block.narrow)
 
-    def _split(self, mixed: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """Tell projections and heads apart. (B, X, parts × HA) → parts × (B, H, X, A)"""
+    def _heads_first(self, mixed: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """Tell projections and heads apart. (B, X, parts × HA) → parts × (B, H, X, A), one copy"""
         batch, length, width = mixed.shape
         heads = mixed.view(batch, length, parts, self._heads, width // parts // self._heads)
-        return heads.permute(2, 0, 3, 1, 4).unbind(0)
+        return heads.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
 
-    def _attend_self(self, query: Tensor, pairs: tuple[Tensor, ...], bias: Tensor) -> Tensor:
-        """Attention over the few steps so far, one by one, as a beam has its own keys.
+    def _attend_self(
+        self, mixed: Tensor, past: T5Past, rows: Tensor | None, bias: Tensor
+    ) -> tuple[Tensor, T5Past]:
+        """Attention over the few tokens so far, and the past with this one in it.
 
-        Shapes: query (B, W, HA), pairs T × (B, W or 1, 2HA), bias (T, H) → (B, W, HA).
+        What all beams share is one matrix product; of what a beam has alone there are at most two
+        or three tokens, taken one by one.
+
+        Shapes: mixed (B, W, 3HA); rows (B × W,), for each beam the row of its parent, None while
+            all beams are one; bias (T, H) → (B, W, HA).
         """
-        batch, beams, width = query.shape
-        shape = (self._heads, width // self._heads)
-        heads = query.view(batch, beams, *shape)
-        split = [pair.view(batch, -1, 2, *shape).unbind(2) for pair in pairs]
-        scores = torch.stack([(heads * key).sum(dim=-1) for key, _ in split], dim=-1)
-        shares = (scores + bias.T).softmax(dim=-1).to(query.dtype)  # (B, W, H, T)
-        mixed = shares[..., :1] * split[0][1]
-        for t, (_, value) in enumerate(split[1:], start=1):
-            mixed += shares[..., t : t + 1] * value
-        return mixed.view(batch, beams, width)
+        if mixed.shape[1] == 1 and not past.own:
+            query, key, value = self._heads_first(mixed, 3)  # (B, H, 1, A)
+            if past.keys is not None and past.values is not None:
+                key, value = torch.cat([past.keys, key], 2), torch.cat([past.values, value], 2)
+            return _attend(query, key, value, bias.T[:, None]), T5Past(key, value, ())
+        assert past.keys is not None and past.values is not None
+        batch, beams, _ = mixed.shape
+        split = mixed.view(batch, beams, 3, self._heads, -1)  # (B, W, 3, H, A)
+        query, pair = split[:, :, 0], split[:, :, 1:]
+        own = (*(follow_rows(kept, rows, batch) for kept in past.own), pair)
+        alike = query.transpose(1, 2) @ past.keys.transpose(2, 3)  # (B, H, W, P)
+        alone = [(query * one[:, :, 0]).sum(dim=-1)[None] for one in own]  # each (1, B, W, H)
+        # Over the first dimension, as a softmax over a short last one is slow.
+        scores = torch.cat([alike.permute(3, 0, 2, 1), *alone]) + bias[:, None, None]
+        shares = scores.softmax(dim=0).to(query.dtype)  # (T, B, W, H)
+        shared = past.keys.shape[2]
+        read = shares[:shared].permute(1, 3, 2, 0) @ past.values  # (B, H, W, A)
+        read = read.transpose(1, 2)  # (B, W, H, A)
+        for share, one in zip(shares[shared:], own, strict=True):
+            read = torch.addcmul(read, share[..., None], one[:, :, 1])
+        return read.flatten(2), past._replace(own=own)
+
+    def _encoder_bias_of(self, length: int) -> Tensor:
+        """The encoder's bias of every pair of positions. (H, S, S)"""
+        if length not in self._biases:
+            steps = torch.arange(length, device=self.device)
+            bucket = self._bucket(steps[None, :] - steps[:, None], both_ways=True)  # (S, S)
+            if len(self._biases) >= _BIASES_KEPT:
+                self._biases = {}
+            self._biases[length] = self._encoder_bias[bucket].permute(2, 0, 1).contiguous()
+        return self._biases[length]
 
     def _bucket(self, offset: Tensor, both_ways: bool) -> Tensor:
         """T5's bucket of a relative position (key minus query): exact near, logarithmic far."""
@@ -237,11 +283,13 @@ class LeanT5:
         return side + torch.where(distance < exact, distance, far)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Attention without a scale, as T5 has none.
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention without a scale, as T5 has none. The softmax is in float32.
 
-    Shapes: query (B, H, X, A), key (B, H, A, S), value (B, H, S, A), bias → (B, X, HA).
+    Shapes: query (B, H, X, A), key (B, H, S, A), value (B, H, S, A), bias → (B, X, HA).
     """
-    scores = (query @ key).float()  # (B, H, X, S); softmax is slower in bfloat16 than in float32
-    shares = scores.add_(bias).softmax(dim=-1).to(query.dtype)
+    scores = query @ key.transpose(2, 3)  # (B, H, X, S)
+    # A bias in float32 makes the sum float32, without a copy of the scores in between.
+    scores = scores.float() if bias is None else scores + bias
+    shares = scores.softmax(dim=-1).to(query.dtype)
     return (shares @ value).transpose(1, 2).flatten(2)

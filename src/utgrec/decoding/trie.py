@@ -49,14 +49,6 @@ class Level(NamedTuple):
             return positions
         return torch.searchsorted(self.starts, positions.int(), right=True) - 1
 
-    def sum_items(self, values: Tensor) -> Tensor:
-        """Sum of a value per sorted item over the items below each node. (N,) → (n,), int32."""
-        if self.starts is None:
-            return values.int()
-        before = torch.zeros(len(values) + 1, dtype=torch.int32, device=values.device)
-        torch.cumsum(values, dim=0, dtype=torch.int32, out=before[1:])
-        return before[self.starts].diff()
-
 
 class CodeTrie:
     """The code tuples of a catalogue. It is rebuilt from the codes, never saved."""

@@ -1,19 +1,25 @@
 """The two recommender networks behind one door: sizes decide which one is meant."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from utgrec.recommender.causal import CausalRecommender, CausalSizes, RankingConfig
+from utgrec.recommender.causal import (
+    CausalRecommender,
+    CausalSizes,
+    RankingConfig,
+    WindowBatch,
+)
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.item_vectors import item_keys
 from utgrec.recommender.model import GenerativeRecommender
-from utgrec.recommender.prefixes import PrefixBatches
+from utgrec.recommender.prefixes import PrefixBatch, PrefixBatches
 from utgrec.recommender.t5 import T5Recommender, T5Sizes
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.recommender.windows import WindowBatches
+from utgrec.training.trainer import Share, SharedBatches
 
 Sizes = CausalSizes | T5Sizes
 
@@ -57,6 +63,25 @@ def make_batches(
         temperature=temperature,
         seed=seed,
     )
+
+
+def shared_batches(batches: Callable[[int], PrefixBatch | WindowBatch]) -> SharedBatches:
+    """Batches for the training loop, of which every process takes every n-th row.
+
+    A share of no row, in a batch with fewer rows than processes, is a row that weighs nothing.
+    """
+
+    def share(batch: PrefixBatch | WindowBatch, number: int, count: int) -> Share:
+        total, first = len(batch.targets), number % len(batch.targets)
+        rows = slice(first, None, count) if number < total else slice(first, first + 1)
+        part = type(batch)(*(tensor[rows] for tensor in batch))
+        if isinstance(batch, WindowBatch):
+            written, everything = int(part.targets.sum()), int(batch.targets.sum())
+        else:
+            written, everything = len(part.targets), total
+        return Share(part, count * written / max(everything, 1) if number < total else 0.0)
+
+    return SharedBatches(draw=batches, share=share, rows=lambda batch: len(batch.targets))
 
 
 def know_items(

@@ -25,6 +25,7 @@ from utgrec.recommender.networks import (
     know_items,
     load_network,
     make_batches,
+    shared_batches,
 )
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.stages import StageResult, Workspace, run_stage
@@ -173,7 +174,7 @@ def train_recommender(
         unnamed = leave_unnamed(batches, vocabulary, config.unnamed_share, config.trainer.seed)
         trained = train(
             model,
-            batch=unnamed if several else batches,
+            batch=shared_batches(unnamed if several else batches),
             config=trainer,
             work=work.checkpoints,
             inputs={"settings": storage.recipe_fingerprint(STAGE, to_dict(config), inputs)},
@@ -203,7 +204,9 @@ def train_recommender(
         }
         return StageResult(facts, trained.earlier_s)
 
-    return run_stage(out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make)
+    return run_stage(
+        out, stage=STAGE, config=to_dict(config), inputs=inputs, make=make, together=True
+    )
 
 
 def continue_recommender(

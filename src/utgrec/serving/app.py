@@ -23,6 +23,8 @@ from utgrec.serving.documents import (
     published,
     short,
 )
+from utgrec.serving.explorer.page import page_routes
+from utgrec.serving.explorer.routes import explorer_routes
 from utgrec.serving.generations import GenerationStore
 from utgrec.serving.guards import Guard
 from utgrec.serving.keys import Key
@@ -110,6 +112,8 @@ def create_app(
     _add_reading(app, service, keys)
     _add_changing(app, service, keys)
     app.include_router(user_routes(service, keys))
+    app.include_router(explorer_routes(service, keys))
+    app.include_router(page_routes(store, keys))
     return app
 
 

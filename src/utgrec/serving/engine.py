@@ -37,7 +37,7 @@ from utgrec.serving.generations import Generation, GenerationStore
 from utgrec.serving.shared import share_module, share_weights
 
 log = logging.getLogger(__name__)
-FILTERS_KEPT = 32  # masks of recent filters, about 10 MB each for a million items
+FILTERS_KEPT = 32  # sets of recent filters, about 0.7 MB each for a million items
 MOST_REASONS = 3
 
 

@@ -8,7 +8,6 @@ the order of the items: ties are settled by item id.
 Shapes: N items · L codes per item · D code dimension · K entries of the last codebook.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
@@ -97,20 +96,31 @@ class _Published:
         """`codes` (M, L) are those given away, `sizes` (L,) those of the codebooks."""
         self._sizes = sizes
         table = np.zeros((0, len(sizes)), np.int64) if codes is None else codes.astype(np.int64)
-        keys = self._keys(table[:, :-1])  # (M,)
+        keys = self.keys(table[:, :-1])  # (M,)
         order = np.argsort(keys, kind="stable")
         self._keys_in_order = keys[order]
         self._leaves = table[order, -1]
 
     def leaves(self, prefix: tuple[int, ...]) -> npt.NDArray[np.int64]:
         """The leaves given away under a prefix."""
-        key = self._keys(np.array([prefix], dtype=np.int64))
+        if not len(self._leaves):
+            return np.zeros(0, np.int64)
+        key = self.keys(np.array([prefix], dtype=np.int64))
         first = np.searchsorted(self._keys_in_order, key, side="left")[0]
         last = np.searchsorted(self._keys_in_order, key, side="right")[0]
         leaves: npt.NDArray[np.int64] = self._leaves[first:last]
         return leaves
 
-    def _keys(self, prefixes: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def wanted(self, keys: npt.NDArray[Any], size: int) -> npt.NDArray[np.int64]:
+        """Place of the prefix in sorted `keys` times `size` plus leaf, of all under these keys."""
+        if not len(keys):
+            return np.zeros(0, np.int64)
+        place = np.searchsorted(keys, self._keys_in_order).clip(max=len(keys) - 1)
+        known = keys[place] == self._keys_in_order
+        found: npt.NDArray[np.int64] = (place * size + self._leaves)[known]
+        return found
+
+    def keys(self, prefixes: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """One number per prefix; of any size, since long codes do not fit into 64 bits."""
         sizes = self._sizes[:-1]
         fits = bool(np.prod(sizes, dtype=object) < 2**63)
@@ -121,7 +131,11 @@ class _Published:
 
 
 class _Repair:
-    """Moves items until no two share a code tuple. Items are in a canonical order here."""
+    """Moves items until no two share a code tuple. Items are in a canonical order here.
+
+    Whether anybody has to move is found out for all prefixes at once, by sorting, and distances are
+    computed for many prefixes together: a million items in seconds.
+    """
 
     def __init__(
         self,
@@ -135,46 +149,96 @@ class _Repair:
         self.nearest = nearest  # (N, L)
         self.published = _Published(published, [len(book) for book in books])
         self.alternatives: dict[int, Iterator[tuple[int, ...]]] = {}
+        # Items by prefix: those of group g are order[starts[g] : starts[g + 1]], in their order.
+        keys = self.published.keys(nearest[:, :-1])
+        self.order = np.argsort(keys, kind="stable")
+        self.keys, self.starts = np.unique(keys[self.order], return_index=True)
+        self.starts = np.append(self.starts, len(keys))
+        self.group = np.searchsorted(self.keys, keys)  # (N,)
+        self.members: dict[tuple[int, ...], list[int]] = {}  # of prefixes where anybody moved
 
     def run(self) -> npt.NDArray[np.int64]:
         """The repaired codes, (N, L)."""
         codes = self.nearest.copy()
-        members: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for item, row in enumerate(self.nearest[:, :-1].tolist()):
-            members[tuple(row)].append(item)
-        dirty = sorted(members)
+        dirty = [self._prefix(group) for group in self._crowded()]
         while dirty:
             homeless: list[int] = []
-            for prefix in dirty:
-                placed, leaves, left = self._settle(prefix, sorted(members[prefix]))
-                codes[placed, :-1] = prefix
-                codes[placed, -1] = leaves
-                members[prefix] = placed
-                homeless += left
+            for some in self._portions(dirty):
+                homeless += self._settle(some, codes)
             touched = set()
             for item in sorted(homeless):
                 prefix = self._next_prefix(item)
-                members[prefix].append(item)
+                self.members[prefix] = [*self._members(prefix), item]
                 touched.add(prefix)
             dirty = sorted(touched)
         return codes
 
-    def _settle(
-        self, prefix: tuple[int, ...], items: list[int]
-    ) -> tuple[list[int], list[int], list[int]]:
-        """Who stays under a prefix, with which leaf, and who has to go on."""
-        wanted = self.nearest[items, -1]
-        at_home = (self.nearest[items, :-1] == np.array(prefix)).all()
-        free = np.setdiff1d(np.arange(len(self.books[-1])), self.published.leaves(prefix))
-        if at_home and len(np.unique(wanted)) == len(items) and np.isin(wanted, free).all():
-            return items, wanted.tolist(), []
-        above = sum(book[code] for book, code in zip(self.books, prefix, strict=False))  # (D,)
-        left_over = self.states[items, -1] - above  # (n, D)
-        cost = squared_distances(left_over, self.books[-1][free]).double().numpy()
-        rows, columns = linear_sum_assignment(cost)
-        placed = [items[row] for row in rows]
-        left = sorted(set(items) - set(placed))
-        return placed, free[columns].tolist(), left
+    def _crowded(self) -> npt.NDArray[np.int64]:
+        """Prefixes under which two items want one leaf, or one that is given away. (groups,)"""
+        size = len(self.books[-1])
+        wanted = self.group * size + self.nearest[:, -1]  # (N,)
+        _, first, times = np.unique(wanted, return_index=True, return_counts=True)
+        shared = self.group[first[times > 1]]
+        given = self.group[np.isin(wanted, self.published.wanted(self.keys, size))]
+        return np.union1d(shared, given)
+
+    def _prefix(self, group: int) -> tuple[int, ...]:
+        first = self.order[self.starts[group]]
+        return tuple(self.nearest[first, :-1].tolist())
+
+    def _members(self, prefix: tuple[int, ...]) -> list[int]:
+        """Items that are, or want to be, under a prefix."""
+        if prefix not in self.members:
+            key = self.published.keys(np.array([prefix], dtype=np.int64))[0]
+            group = int(np.searchsorted(self.keys, key))
+            there = group < len(self.keys) and self.keys[group] == key
+            found = self.order[self.starts[group] : self.starts[group + 1]] if there else None
+            self.members[prefix] = [] if found is None else found.tolist()
+        return self.members[prefix]
+
+    def _portions(self, dirty: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+        """Prefixes with a few thousand items together."""
+        some: list[tuple[int, ...]] = []
+        count = 0
+        for prefix in dirty:
+            some.append(prefix)
+            count += len(self._members(prefix))
+            if count >= CHUNK:
+                yield some
+                some, count = [], 0
+        if some:
+            yield some
+
+    def _settle(self, prefixes: list[tuple[int, ...]], codes: npt.NDArray[np.int64]) -> list[int]:
+        """Write who stays under some prefixes, with which leaf; who has to go on."""
+        everyone = [sorted(self._members(prefix)) for prefix in prefixes]
+        counts = np.array([len(items) for items in everyone])
+        vectors = np.array(prefixes, dtype=np.int64)  # (prefixes, L - 1)
+        above = sum(
+            book[torch.from_numpy(column)]
+            for book, column in zip(self.books, vectors.T, strict=False)
+        )  # (prefixes, D)
+        assert isinstance(above, Tensor)
+        rows = torch.from_numpy(np.concatenate(everyone))
+        owner = torch.repeat_interleave(torch.arange(len(prefixes)), torch.from_numpy(counts))
+        left_over = self.states[rows, -1] - above[owner]  # (n, D)
+        cost = squared_distances(left_over, self.books[-1]).double().numpy()  # (n, K)
+        leaves = np.arange(len(self.books[-1]))
+        homeless: list[int] = []
+        start = 0
+        for prefix, items in zip(prefixes, everyone, strict=True):
+            mine = cost[start : start + len(items)]
+            start += len(items)
+            given = self.published.leaves(prefix)
+            free = np.setdiff1d(leaves, given) if len(given) else leaves
+            chosen, columns = linear_sum_assignment(mine[:, free] if len(given) else mine)
+            placed = [items[row] for row in chosen]
+            codes[placed, :-1] = prefix
+            codes[placed, -1] = free[columns]
+            self.members[prefix] = placed
+            if len(placed) < len(items):
+                homeless += sorted(set(items) - set(placed))
+        return homeless
 
     def _next_prefix(self, item: int) -> tuple[int, ...]:
         """An item's next prefix: the last code of the prefix goes first through its ranking."""

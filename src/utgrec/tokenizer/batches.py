@@ -4,7 +4,11 @@ An anchor brings a partner, drawn among its neighbours by how often people took 
 The graph is symmetric, so the anchor serves the partner as positive too: every item of a batch is
 encoded once. Items drawn twice leave room for others, which come without a partner.
 
-Shapes: B items of a batch · T text positions · G latents of a picture · C latent channels.
+A batch is drawn as a whole and divided among processes. All of them know its light parts (words,
+latents, who is whose partner); the prompts, which are heavy, are made for a process's own items.
+
+Shapes: N items of a batch · B of them that a process encodes · T text positions · G latents of a
+picture · C latent channels.
 """
 
 from typing import NamedTuple
@@ -15,25 +19,45 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from utgrec.config import require
 from utgrec.data.neighbours import Neighbours
 from utgrec.tokenizer.backbone import Backbone, Prompts
 from utgrec.tokenizer.items import ItemInputs, build_prompts
 from utgrec.tokenizer.shapes import round_up
+from utgrec.training.trainer import Share, SharedBatches
 
 # Batches of a shuffled epoch are sorted by length within pools of this many batches.
 POOL = 16
+# Items of a batch are encoded in groups of like length, so that less than this share is padding.
+PADDING = 0.1
+# A process's items by which a group grows: few shapes, as for widths (see shapes.py), and enough
+# work in a call.
+STEP = 8
+
+
+class Pairs(NamedTuple):
+    """The items of a batch, drawn but not laid out."""
+
+    rows: npt.NDArray[np.int64]  # (N,), items, all different, ascending
+    partner: npt.NDArray[np.int64]  # (N,), row that is the item's positive; -1 for none
+    seed: int  # of the noise that pictures are learned with
 
 
 class TokenizerBatch(NamedTuple):
-    """What one training step of the tokenizer sees."""
+    """What one process sees in one training step of the tokenizer."""
 
-    rows: npt.NDArray[np.int64]  # (B,), items, all different
-    prompts: Prompts
-    words: Tensor  # (B, T), token ids to rebuild, -100 beyond the text
-    latents: Tensor  # (B, G, C), zeros without picture
-    has_image: Tensor  # (B,), bool
-    partner: Tensor  # (B,), row of the batch that is the item's positive; -1 for none
-    false_negatives: Tensor  # (B, B), bool, true where the column is a known neighbour of the row
+    rows: npt.NDArray[np.int64]  # (N,), items, all different
+    words: Tensor  # (N, T), token ids to rebuild, -100 beyond the text
+    latents: Tensor  # (N, G, C), zeros without picture
+    has_image: Tensor  # (N,), bool
+    partner: Tensor  # (N,), row of the batch that is the item's positive; -1 for none
+    false_negatives: Tensor  # (N, N), bool, true where the column is a known neighbour of the row
+    prompts: list[Prompts]  # of the B own items, in groups of like length
+    own: Tensor  # (B,), rows of the batch that the prompts are of
+    sizes: tuple[int, ...]  # items that each process encodes, N in all
+    order: Tensor  # (N,), where each row comes among the items of all processes
+    recompute: bool  # whether groups give up their activations until the backward pass
+    seed: int  # of the noise that pictures are learned with
 
 
 class PairBatches:
@@ -49,8 +73,14 @@ class PairBatches:
         code_length: int,
         batch_size: int,
         seed: int,
+        at_once: int = 0,
     ) -> None:
-        """`trained` are the items that occur in training histories; only they are ever drawn."""
+        """What batches are made of.
+
+        Args:
+            trained: the items that occur in training histories; only they are ever drawn.
+            at_once: items whose activations a process holds at once; 0 means all of its share.
+        """
         self.items = items
         self.neighbours = neighbours
         self.trained = trained
@@ -58,6 +88,7 @@ class PairBatches:
         self.code_length = code_length
         self.anchors = max(1, batch_size // 2)
         self.seed = seed
+        self.at_once = at_once
         self.per_epoch = -(-len(trained) // self.anchors)
         self._graph = sparse.csr_matrix(
             (np.ones(len(neighbours.items), bool), neighbours.items, neighbours.offsets),
@@ -67,7 +98,21 @@ class PairBatches:
         self._order: list[npt.NDArray[np.int64]] = []
 
     def __call__(self, number: int) -> TokenizerBatch:
-        """The batch of one optimiser step."""
+        """The batch of one optimiser step, as one process alone sees it."""
+        return self.lay_out(self.draw(number), 0, 1)
+
+    @property
+    def shared(self) -> SharedBatches:
+        """The same batches for the training loop, for any number of processes."""
+        return SharedBatches(
+            draw=self.draw,
+            share=lambda pairs, number, count: Share(self.lay_out(pairs, number, count), 1.0),
+            rows=lambda pairs: len(pairs.rows),
+            whole=True,
+        )
+
+    def draw(self, number: int) -> Pairs:
+        """Who is in the batch of one optimiser step, and with whom."""
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffle(epoch)
@@ -78,31 +123,49 @@ class PairBatches:
         spare = 2 * self.anchors - len(np.union1d(anchors, partners))
         others = np.setdiff1d(self.trained, np.concatenate([anchors, partners]))
         filling = rng.choice(others, min(spare, len(others)), replace=False)
-        return self.collate(np.concatenate([anchors, filling]), np.concatenate([partners, filling]))
+        seed = int(rng.integers(2**62))
+        return pair(np.concatenate([anchors, filling]), np.concatenate([partners, filling]), seed)
 
     def collate(
         self, anchors: npt.NDArray[np.int64], partners: npt.NDArray[np.int64]
     ) -> TokenizerBatch:
         """Lay out anchors and their partners; a partner equal to its anchor means none."""
-        rows, place = np.unique(np.concatenate([anchors, partners]), return_inverse=True)
-        first, second = np.split(place, 2)
-        partner = np.full(len(rows), -1, dtype=np.int64)
-        real = first != second
-        # Anchors come last, so that an item that is both keeps the partner drawn for it.
-        partner[second[real]] = first[real]
-        partner[first[real]] = second[real]
-        near = self._graph[rows][:, rows].toarray()
+        return self.lay_out(pair(anchors, partners, self.seed), 0, 1)
+
+    def lay_out(self, pairs: Pairs, number: int, count: int) -> TokenizerBatch:
+        """What process `number` of `count` sees of a batch.
+
+        Raises:
+            BadConfig: the batch has fewer items than there are processes.
+        """
+        rows = pairs.rows
+        require(
+            len(rows) >= count,
+            f"a batch of {len(rows)} items cannot be shared by {count} processes; use fewer, or a "
+            "larger batch_size",
+        )
+        groups = like_lengths(self.items.lengths[rows], count, self.at_once)
+        own = [group[number::count] for group in groups]
+        everyone = [np.concatenate([group[i::count] for group in groups]) for i in range(count)]
         picture = self.items.latent_rows[rows]
         latents = torch.zeros(len(rows), *self.items.latents.shape[1:])
         latents[torch.from_numpy(picture >= 0)] = self.items.latents[picture[picture >= 0]]
         return TokenizerBatch(
             rows=rows,
-            prompts=build_prompts(self.items, rows, self.backbone, self.code_length),
             words=_pad([self.items.words[row] for row in rows]),
             latents=latents,
             has_image=torch.from_numpy(picture >= 0),
-            partner=torch.from_numpy(partner),
-            false_negatives=torch.from_numpy(near),
+            partner=torch.from_numpy(pairs.partner),
+            false_negatives=torch.from_numpy(self._graph[rows][:, rows].toarray()),
+            prompts=[
+                build_prompts(self.items, rows[group], self.backbone, self.code_length)
+                for group in own
+            ],
+            own=torch.from_numpy(np.concatenate(own)),
+            sizes=tuple(len(part) for part in everyone),
+            order=torch.from_numpy(np.argsort(np.concatenate(everyone))),
+            recompute=self.at_once > 0 and len(groups) > 1,
+            seed=pairs.seed,
         )
 
     def _shuffle(self, epoch: int) -> list[npt.NDArray[np.int64]]:
@@ -115,6 +178,47 @@ class PairBatches:
             pool = pool[np.argsort(lengths[pool], kind="stable")]
             batches += [pool[i : i + self.anchors] for i in range(0, len(pool), self.anchors)]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def pair(anchors: npt.NDArray[np.int64], partners: npt.NDArray[np.int64], seed: int) -> Pairs:
+    """Bring anchors and their partners together; a partner equal to its anchor means none."""
+    rows, place = np.unique(np.concatenate([anchors, partners]), return_inverse=True)
+    first, second = np.split(place, 2)
+    partner = np.full(len(rows), -1, dtype=np.int64)
+    real = first != second
+    # Anchors come last, so that an item that is both keeps the partner drawn for it.
+    partner[second[real]] = first[real]
+    partner[first[real]] = second[real]
+    return Pairs(rows, partner, seed)
+
+
+def like_lengths(
+    lengths: npt.NDArray[np.int64], count: int, at_once: int
+) -> list[npt.NDArray[np.int64]]:
+    """Cut N items into groups of like length, of which less than PADDING is padding if it can be.
+
+    Every one of `count` processes takes a share of every group, so all do the same calls in the
+    same order. A share is of at most `at_once` items, if that is not 0.
+
+    Shapes: (N,) → arrays that hold every place of 0 … N - 1 once.
+    """
+    order = np.argsort(lengths, kind="stable")
+    total, most = len(order), at_once * count or len(order)
+    step = min(STEP * count, most)
+    groups, start = [], 0
+    while start < total:
+        end = min(start + step, total)
+        while (wider := min(end + step, total)) > end and wider - start <= most:
+            group = lengths[order[start:wider]]
+            if group.sum() < (1 - PADDING) * group[-1] * len(group):
+                break
+            end = wider
+        # No process may be left without an item of a group: what is too small joins the last one.
+        if total - end < count:
+            end = total
+        groups.append(order[start:end])
+        start = end
+    return groups
 
 
 def _pad(words: list[npt.NDArray[np.int64]]) -> Tensor:

@@ -11,6 +11,7 @@ Shapes: n pictures of a shard · M rows · F width of a row.
 import contextlib
 import errno
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -72,7 +73,10 @@ class RowCache:
         with _writing(self.folder):
             (self.folder / "shards").mkdir(parents=True, exist_ok=True)
             if not told.is_file():
-                storage.write_json(told, settings)
+                # Others may begin the same cache now: none must tidy up another's partial file.
+                partial = self.folder / f".{SETTINGS}.{uuid.uuid4().hex}.partial"
+                partial.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+                os.replace(partial, told)
             for stale in (self.folder / "shards").glob(".*.partial"):
                 if time.time() - stale.stat().st_mtime > STALE_S:  # a killed run left it behind
                     stale.unlink(missing_ok=True)

@@ -64,7 +64,7 @@ class SimVQCodebook(Codebook):
         # Adam moves every entry by about the learning rate. A large projection over a small basis
         # lets code vectors follow states that move GAIN times as fast.
         self.basis.copy_(vectors / GAIN)
-        self.projection.weight.copy_(GAIN * torch.eye(vectors.shape[1]))
+        self.projection.weight.copy_(GAIN * torch.eye(vectors.shape[1], device=vectors.device))
 
     @torch.no_grad()
     def settle(self, vectors: Tensor, points: Tensor) -> None:
@@ -78,7 +78,8 @@ class SimVQCodebook(Codebook):
             return
         weighted = self.basis.double() * points[:, None]  # (K, D)
         held = 0.01 * float(points.sum()) * self.basis.double().square().mean()
-        inner = weighted.T @ self.basis.double() + held * torch.eye(self.basis.shape[1]).double()
+        eye = torch.eye(self.basis.shape[1], device=self.basis.device).double()
+        inner = weighted.T @ self.basis.double() + held * eye
         outer = weighted.T @ vectors.double() + held * self.projection.weight.T.double()
         self.projection.weight.copy_(torch.linalg.solve(inner, outer).T)
 

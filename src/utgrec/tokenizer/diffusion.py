@@ -56,17 +56,36 @@ class DiffusionHead(nn.Module):
         out: Tensor = self.leave(self.norm(hidden) * (1 + scale) + shift)
         return out
 
-    def loss(self, latents: Tensor, condition: Tensor) -> Tensor:
+    def draw(self, pictures: int, grid: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Times and noises for some pictures, the same whoever uses which of them.
+
+        Returns (pictures, draws, G) and (pictures, draws, G, C), on the CPU.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        size = (pictures, self.draws, grid)
+        time = torch.randint(len(self.signal), size, generator=generator)
+        return time, torch.randn(*size, self.enter.in_features, generator=generator)
+
+    def loss(
+        self,
+        latents: Tensor,
+        condition: Tensor,
+        time: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
         """Mean squared error of the predicted noise, `draws` times and noises per latent.
 
-        Shapes: (M, C), (M, W) → scalar; exactly 0, with a gradient of 0, when M is 0.
+        Shapes: (M, C), (M, W), time (draws · M,), noise (draws · M, C) → scalar; exactly 0, with a
+        gradient of 0, when M is 0. Time and noise are drawn anew where they are not given.
         """
         if len(latents) == 0:
             return condition.sum() * 0.0 + self.leave.weight.sum() * 0.0
         latents = latents.repeat(self.draws, 1)
         condition = condition.repeat(self.draws, 1)
-        time = torch.randint(len(self.signal), (len(latents),), device=latents.device)
-        noise = torch.randn_like(latents)
+        if time is None:
+            time = torch.randint(len(self.signal), (len(latents),), device=latents.device)
+        if noise is None:
+            noise = torch.randn_like(latents)
         kept = self.signal[time][:, None]
         noised = kept.sqrt() * latents + (1 - kept).sqrt() * noise
         predicted = self(noised, time, condition)

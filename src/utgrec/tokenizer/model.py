@@ -1,12 +1,14 @@
 """The universal tokenizer's network: an item in, codes out, and the losses that train it.
 
-Shapes: B items · L codes per item · H backbone width · D code dimension.
+Shapes: N items of a batch · B of them that this process encodes · L codes per item ·
+H backbone width · D code dimension · T text positions.
 """
 
 import dataclasses
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from utgrec.config import require
 from utgrec.errors import CorruptFile
@@ -19,7 +21,8 @@ from utgrec.tokenizer.features import ItemFeatures, loudness
 from utgrec.tokenizer.kl_latents import KLLatentsConfig
 from utgrec.tokenizer.latents import LatentsConfig
 from utgrec.tokenizer.quantizer import QuantizerConfig, TreeQuantizer
-from utgrec.tokenizer.reconstruction import ImageDecoder, TextDecoder
+from utgrec.tokenizer.reconstruction import ImageDecoder, Noised, Reconstruction, TextDecoder
+from utgrec.training.distributed import copy_first, gather_rows
 
 # How loud the backbone's part of a state is at the start, as a share of torch's own choice.
 BACKBONE_START = 0.1
@@ -133,6 +136,8 @@ class TokenizerModel(nn.Module):
     ) -> None:
         super().__init__()
         self.weights = weights
+        # Whether the last step wrote into its own weights; whoever keeps copies must know.
+        self.weights_written = False
         self.temperature = heads.temperature
         hidden, dim, length = backbone.hidden_size, quantizer.dim, quantizer.code_length
         self.backbone = backbone
@@ -170,23 +175,23 @@ class TokenizerModel(nn.Module):
 
     def states(self, prompts: Prompts) -> Tensor:
         """Projected hidden states of the code queries, before quantisation: (B, L, D)."""
-        summary = self.features.hide_company(prompts.summary)
-        queries = self.queries + self.features.queries(summary)  # (B, L, H)
-        hidden = self.backbone(prompts, queries).float()  # (B, L, H)
-        projected = self.projection(hidden).float()
-        out: Tensor = self.standardize(self.features.states(summary) + projected)
+        out: Tensor = self.standardize(self._project(prompts))
         return out
 
     def forward(self, batch: TokenizerBatch) -> dict[str, Tensor]:
-        """All losses of a batch by name; "loss" is their weighted sum."""
+        """All losses of a batch by name; "loss" is their weighted sum.
+
+        Their means over the processes that share the batch are the losses of the batch.
+        """
         if self.training:
-            self.quantizer.prepare_step()
-        states = self.states(batch.prompts)  # (B, L, D)
+            self._prepare_step()
+        # Everyone has all states: they are standardised, quantised and contrasted as one batch.
+        projected = torch.cat([self._projected(part, batch) for part in batch.prompts])
+        states = self.standardize(gather_rows(projected, batch.sizes)[batch.order])  # (N, L, D)
         quantized = self.quantizer(states)
-        text = self.text_decoder(
-            quantized.states, batch.words, batch.partner, self.backbone.embeddings
-        )
-        image = self.image_decoder(quantized.states, batch.latents, batch.has_image, batch.partner)
+        own = quantized.states[batch.own]  # (B, L, D)
+        text = self._text(own, batch)
+        image = self._image(own, batch)
         alignment = alignment_loss(states, batch.partner, batch.false_negatives, self.temperature)
         weights = self.weights
         loss = (
@@ -208,6 +213,64 @@ class TokenizerModel(nn.Module):
             "partner_image": image.partner,
         }
 
+    def _prepare_step(self) -> None:
+        """Place or revive codes; all processes take what the first one came to."""
+        self.weights_written = self.quantizer.prepare_step()
+        if self.weights_written:
+            copy_first(self.quantizer.state_dict().values())
+
+    def _project(self, prompts: Prompts) -> Tensor:
+        """States as they are before they are standardised: (B, L, D)."""
+        summary = self.features.hide_company(prompts.summary)
+        queries = self.queries + self.features.queries(summary)  # (B, L, H)
+        hidden = self.backbone(prompts, queries).float()  # (B, L, H)
+        projected = self.projection(hidden).float()
+        out: Tensor = self.features.states(summary) + projected
+        return out
+
+    def _projected(self, prompts: Prompts, batch: TokenizerBatch) -> Tensor:
+        if not batch.recompute or not self.training:
+            return self._project(prompts)
+        # The states of a group are kept, what led to them is computed again when it is needed: the
+        # memory of one group, the losses and gradients of the whole batch.
+        out: Tensor = checkpoint(self._project, prompts, use_reentrant=False)
+        return out
+
+    def _text(self, states: Tensor, batch: TokenizerBatch) -> Reconstruction:
+        """The words of own items and of their partners. Shape: (B, L, D)."""
+        words = batch.words
+        partner = batch.partner[:, None]
+        others = torch.where(partner >= 0, words[batch.partner.clamp(min=0)], -100)  # (N, T)
+        own = batch.own
+        found = self.text_decoder(states, words[own], others[own], self.backbone.embeddings)
+        return Reconstruction(
+            *(
+                loss * _share((given[own] >= 0).sum(), (given >= 0).sum(), batch)
+                for loss, given in zip(found, (words, others), strict=True)
+            )
+        )
+
+    def _image(self, states: Tensor, batch: TokenizerBatch) -> Reconstruction:
+        """The pictures of own items and of their partners. Shape: (B, L, D)."""
+        head, grid = self.image_decoder.head, self.image_decoder.grid
+        time, noise = head.draw(len(batch.rows), grid, batch.seed)
+        target = Noised(batch.latents, time.to(states.device), noise.to(states.device))
+        partner = batch.partner.clamp(min=0)
+        has, partner_has = batch.has_image, batch.has_image[partner] & (batch.partner >= 0)  # (N,)
+        own = batch.own
+        own_rows, other_rows = has[own].nonzero()[:, 0], partner_has[own].nonzero()[:, 0]
+        wanted, others = target.of(own[own_rows]), target.of(partner[own[other_rows]])
+        found = self.image_decoder(states, wanted, own_rows, others, other_rows)
+        out = Reconstruction(
+            found.own * _share(len(own_rows), has.sum(), batch),
+            found.partner * _share(len(other_rows), partner_has.sum(), batch),
+        )
+        if len(batch.sizes) > 1 and bool(has.any()) and not len(own_rows) + len(other_rows):
+            # All processes must use the same weights, or their gradients do not meet.
+            unused = sum(parameter.sum() for parameter in self.image_decoder.parameters())
+            out = Reconstruction(out.own + 0.0 * unused, out.partner)
+        return out
+
     def kept_state(self) -> dict[str, Tensor]:
         """The state without what is read from the base model again: what a checkpoint needs."""
         base = {f"backbone.{name}" for name in self.backbone.base_names()}
@@ -227,3 +290,10 @@ class TokenizerModel(nn.Module):
                 f"the weights are those of another network: {len(lacking)} are missing and "
                 f"{len(unknown)} unknown, among them {', '.join([*lacking, *unknown][:3])}"
             )
+
+
+def _share(here: Tensor | int, everywhere: Tensor, batch: TokenizerBatch) -> Tensor | float:
+    """What turns a mean over the targets here into this process's part of the mean over all."""
+    if len(batch.sizes) == 1:
+        return 1.0
+    return len(batch.sizes) * here / everywhere.clamp(min=1)

@@ -96,6 +96,9 @@ class TreeQuantizer(nn.Module):
     bfloat16 are wrong for up to 4 % of the codes.
     """
 
+    # Codes are placed by writing into the weights, which therefore must not be cut into shards.
+    whole = True
+
     step: Tensor
     seen: Tensor
     seen_count: Tensor
@@ -169,12 +172,15 @@ class TreeQuantizer(nn.Module):
         return states - (chosen.cumsum(dim=1) - chosen)
 
     @torch.no_grad()
-    def prepare_step(self) -> None:
-        """Before a training step: place the codebooks after the warm-up, revive dead codes."""
+    def prepare_step(self) -> bool:
+        """Before a training step: place the codebooks after the warm-up, revive dead codes.
+
+        Returns whether codes were moved.
+        """
         config, after = self.config, int(self.step) - self.config.warmup_steps
         seen = self.seen[: int(self.seen_count)]  # (M, L, D)
         if len(seen) == 0 or after < 0:
-            return
+            return False
         if after == 0 and config.start_from_states:
             self.root.place(_spread(seen[:, 0], config.root_size))
             # Later positions see what the earlier ones leave, so they are placed one by one.
@@ -190,9 +196,10 @@ class TreeQuantizer(nn.Module):
             else:
                 _revive(self.root, self.root_chosen | self.leaf_chosen, steps.flatten(0, 1))
         elif after > 0:
-            return
+            return False
         self.root_chosen.zero_()
         self.leaf_chosen.zero_()
+        return True
 
     @torch.no_grad()
     def settle(self, states: Tensor) -> None:
@@ -247,7 +254,8 @@ def _revive(book: Codebook, chosen: Tensor, points: Tensor) -> None:
     if len(dead) == 0:
         return
     error = squared_distances(points, book.vectors).min(dim=-1).values.clamp(min=1e-12)  # (M,)
-    book.replace(dead, points[torch.multinomial(error, len(dead))])
+    drawn = torch.multinomial(error.cpu(), len(dead))  # on the CPU: the same on every device
+    book.replace(dead, points[drawn])
 
 
 def _settle(book: Codebook, points: Tensor) -> None:
@@ -279,9 +287,11 @@ def _spread(points: Tensor, count: int, rounds: int = 10) -> Tensor:
     Centres without points, and centres beyond the number of points, get a random point with a
     little noise, so that no two are equal. Shapes: (M, D) → (count, D).
     """
+    # Drawn on the CPU, so that the choice does not depend on the device.
     choice = torch.randint(len(points), (count,))
     choice[: min(count, len(points))] = torch.randperm(len(points))[:count]
-    noise = 0.01 * points.std(dim=0, correction=0) * torch.randn(count, points.shape[1])
+    noise = torch.randn(count, points.shape[1]).to(points.device)
+    noise = 0.01 * points.std(dim=0, correction=0) * noise
     centres = points[choice] + noise
     for _ in range(rounds):
         nearest = squared_distances(points, centres).argmin(dim=-1)  # (M,)

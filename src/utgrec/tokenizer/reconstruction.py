@@ -25,6 +25,18 @@ class Reconstruction(NamedTuple):
     partner: Tensor  # scalar
 
 
+class Noised(NamedTuple):
+    """Latents of some pictures, and the noise with which they are to be learned."""
+
+    latents: Tensor  # (M, G, C)
+    time: Tensor  # (M, draws, G), int64, steps of the diffusion
+    noise: Tensor  # (M, draws, G, C)
+
+    def of(self, rows: Tensor) -> "Noised":
+        """Those of some rows."""
+        return Noised(self.latents[rows], self.time[rows], self.noise[rows])
+
+
 class MaskDecoder(nn.Module):
     """One bidirectional Transformer layer over [states; mask tokens with positions]."""
 
@@ -78,14 +90,13 @@ class TextDecoder(nn.Module):
         self.up = nn.Linear(width, hidden)
 
     def forward(
-        self, states: Tensor, tokens: Tensor, partner: Tensor, embeddings: Tensor
+        self, states: Tensor, tokens: Tensor, others: Tensor, embeddings: Tensor
     ) -> Reconstruction:
         """Cross-entropy per text token, of the item's own text and of its partner's.
 
-        Shapes: (B, L, D), tokens (B, T) with -100 beyond the text, partner (B,) with -1 for none,
-        embeddings (V, H) → scalars.
+        Shapes: (B, L, D), tokens and others (B, T), the item's and its partner's, with -100 beyond
+        the text and without partner; embeddings (V, H) → scalars.
         """
-        others = torch.where((partner >= 0)[:, None], tokens[partner.clamp(min=0)], -100)  # (B, T)
         wanted = (tokens >= 0) | (others >= 0)  # (B, T)
         if not bool(wanted.any()):
             zero = states.sum() * 0.0
@@ -121,24 +132,34 @@ class ImageDecoder(nn.Module):
         self.grid = grid
 
     def forward(
-        self, states: Tensor, latents: Tensor, has_image: Tensor, partner: Tensor
+        self, states: Tensor, own: Noised, own_rows: Tensor, other: Noised, other_rows: Tensor
     ) -> Reconstruction:
         """Noise-prediction error of the item's own latents and of its partner's.
 
-        Shapes: (B, L, D), latents (B, G, C), has_image (B,) bool, partner (B,) with -1 for none
-        → scalars; exactly 0 where nobody has a picture.
+        Args:
+            states: (B, L, D).
+            own: latents of those items that have a picture, (M, G, C), and their noise.
+            own_rows: (M,), rows of `states` that they belong to.
+            other: the same of those items' partners that have a picture.
+            other_rows: rows of `states` whose partners they are.
+
+        Returns:
+            Scalars; exactly 0 where nobody has a picture.
         """
-        other = partner.clamp(min=0)
-        partner_has = has_image[other] & (partner >= 0)  # (B,)
-        used = has_image | partner_has
+        used, place = torch.unique(torch.cat([own_rows, other_rows]), return_inverse=True)
         hidden = self.decoder(states[used], self.grid)  # (used, G, W)
         return Reconstruction(
-            self._loss(hidden[has_image[used]], latents[has_image]),
-            self._loss(hidden[partner_has[used]], latents[other][partner_has]),
+            self._loss(hidden[place[: len(own_rows)]], own),
+            self._loss(hidden[place[len(own_rows) :]], other),
         )
 
-    def _loss(self, hidden: Tensor, latents: Tensor) -> Tensor:
-        return self.head.loss(latents.flatten(0, 1), hidden.flatten(0, 1))
+    def _loss(self, hidden: Tensor, target: Noised) -> Tensor:
+        return self.head.loss(
+            target.latents.flatten(0, 1),
+            hidden.flatten(0, 1),
+            target.time.transpose(0, 1).flatten(),
+            target.noise.transpose(0, 1).flatten(0, 2),
+        )
 
 
 def _mean_loss(total: Tensor, hidden: Tensor, targets: Tensor, embeddings: Tensor) -> Tensor:

@@ -33,10 +33,14 @@ class TokenizerConfig:
     company: CompanyConfig = dataclasses.field(default_factory=CompanyConfig)
     """How the log helps to tell what an item is."""
     batch_size: int = 128
-    """Items per batch, partners included."""
+    """Items per batch of all processes together, partners included."""
+    epochs: float = 0.0
+    """Times that every trained item is an anchor; the trainer's steps are then the most that are
+    done. 0 leaves it to the steps alone."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        require(self.epochs >= 0, f"epochs must be at least 0, got {self.epochs}")
         require(
             self.quantizer.warmup_steps < self.trainer.steps,
             f"the quantiser's warmup_steps ({self.quantizer.warmup_steps}) must be fewer than the "

@@ -3,6 +3,7 @@
 Only items that occur in training histories train it; codes are made for all later.
 """
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from utgrec import storage
+from utgrec import processes, storage
 from utgrec.catalog import Domain
 from utgrec.config import require
 from utgrec.data.neighbours import Neighbours, find_neighbours, join
@@ -24,7 +25,7 @@ from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.backbone import open_picture
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 from utgrec.tokenizer.backbone_source import find_source
-from utgrec.tokenizer.batches import PairBatches, TokenizerBatch
+from utgrec.tokenizer.batches import PairBatches, Pairs
 from utgrec.tokenizer.company import company_directions
 from utgrec.tokenizer.features import ItemFeatures
 from utgrec.tokenizer.items import ItemInputs, read_contents, read_items
@@ -38,7 +39,7 @@ from utgrec.tokenizer.pretrained import (
     recorded,
 )
 from utgrec.tokenizer.tiny import create_tiny_backbone
-from utgrec.training.trainer import train, write_losses
+from utgrec.training.trainer import TrainerConfig, train, write_losses
 
 log = logging.getLogger(__name__)
 TINY_PICTURES = 2000  # that the tiny backbone's patch embedding is fitted on
@@ -72,7 +73,9 @@ def train_tokenizer(
     def make(work: Workspace) -> StageResult:
         return _make(domains, config, inputs, start, work, progress)
 
-    return run_stage(out, stage=STAGE, config=recorded(config), inputs=inputs, make=make)
+    return run_stage(
+        out, stage=STAGE, config=recorded(config), inputs=inputs, make=make, together=True
+    )
 
 
 class _Pool(NamedTuple):
@@ -122,36 +125,57 @@ def _make(
         code_length=config.quantizer.code_length,
         batch_size=config.batch_size,
         seed=config.trainer.seed,
+        at_once=config.trainer.at_once,
     )
 
-    def describe(batch: TokenizerBatch) -> str:
-        return "items " + ", ".join(repr(pool.item_ids[row]) for row in batch.rows)
+    def names(drawn: Pairs) -> list[str]:
+        return [pool.item_ids[row] for row in drawn.rows]
 
+    trainer = _by_epochs(config, batches.per_epoch)
     trained = train(
         model,
-        batch=batches,
-        config=config.trainer,
+        batch=batches.shared._replace(names=names),
+        config=trainer,
         work=work.checkpoints / "training",
         inputs={"settings": storage.recipe_fingerprint(STAGE, recorded(config), inputs)},
-        describe=describe,
         progress=progress,
         title="Training the tokenizer",
     )
-    if config.quantizer.settle_rounds:
+    if config.quantizer.settle_rounds and processes.is_first():
+        model.to(best_device())
         states = tokenizer.states(items, progress, rows=pool.trained)
-        model.quantizer.settle(states[torch.from_numpy(pool.trained)])
+        trained_states = states[torch.from_numpy(pool.trained)]
+        model.quantizer.settle(trained_states.to(model.queries.device))
     tokenizer.save(work.folder)
     write_losses(work.folder / "losses.jsonl", trained)
     facts = {
         "domains": [domain.name for domain in domains],
         **trained_facts(*domains),
         "items_trained": len(pool.trained),
-        "steps": config.trainer.steps,
-        "epochs": round(config.trainer.steps / batches.per_epoch, 2),
+        "steps": trainer.steps,
+        "epochs": round(trainer.steps / batches.per_epoch, 2),
         "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "unreadable_pictures": [pool.item_ids[row] for row in items.unreadable],
     }
     return StageResult(facts, trained.earlier_s)
+
+
+def _by_epochs(config: TokenizerConfig, per_epoch: int) -> TrainerConfig:
+    """The trainer's settings with the steps that the epochs come to.
+
+    Raises:
+        BadConfig: they are not more than the quantiser's warm-up.
+    """
+    if not config.epochs:
+        return config.trainer
+    steps = min(config.trainer.steps, round(config.epochs * per_epoch))
+    require(
+        steps > config.quantizer.warmup_steps,
+        f"{config.epochs:g} epochs of {per_epoch} batches are {steps} steps, not more than the "
+        f"{config.quantizer.warmup_steps} of the quantiser's warm-up; train longer, or take a "
+        "recipe for smaller catalogues",
+    )
+    return dataclasses.replace(config.trainer, steps=steps)
 
 
 def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokenizer:
@@ -165,7 +189,9 @@ def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokeni
         )
         return ItemTokenizer(model, codec, config)
     backbone_folder = work.checkpoints / "backbone"
-    if not backbone_folder.is_dir():
+    if not processes.is_first():
+        processes.wait_for(lambda: backbone_folder.is_dir() or None, str(backbone_folder))
+    elif not backbone_folder.is_dir():
         with storage.new_folder(backbone_folder) as partial:
             words = [pool.texts[index] for index in pool.trained]
             sample = _sample_pictures(pool, TINY_PICTURES)

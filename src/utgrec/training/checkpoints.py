@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,7 +23,7 @@ class TrainingState(NamedTuple):
 
     step: int  # optimiser steps done
     weights: dict[str, Tensor]  # trained and buffered tensors by name
-    moments: dict[str, Tensor]  # the optimiser's state, flat: "parameter index.name"
+    moments: dict[str, Tensor]  # the optimiser's state, flat: "parameter.name", see launch.py
     best: dict[str, Tensor]  # weights at the best validation, empty before the first one
     record: dict[str, Any]  # JSON: logged rows, best metric, evaluations without gain, seconds
 
@@ -75,26 +74,6 @@ def load_latest(folder: Path, settings: str) -> TrainingState | None:
             record=record,
         )
     return None
-
-
-def flatten_moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value)
-        for index, moments in state.items()
-        for name, value in moments.items()
-    }
-
-
-def restore_moments(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
-    """The inverse of `flatten_moments`, onto an optimiser over the same parameters."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in moments.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

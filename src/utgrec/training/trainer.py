@@ -1,29 +1,36 @@
-"""The training loop: one for every model, resumable bit for bit.
+"""The training loop: one for every model and any number of processes, resumable bit for bit.
 
 A step is a function of (weights, moments, seed, step): the batch comes from the step's number, and
 the generators are seeded from it, so a run that was killed and started again ends with the same
-weights as one that was not. A module gets a batch and returns its losses by name; "loss" is the
-one that is minimised.
+weights as one that was not. The batch is that of all processes together: each takes its share, and
+one process or many take the same step. A module gets a share and returns its losses by name; "loss"
+is the one that is minimised.
 """
 
 import dataclasses
 import json
-import logging
 import math
-import time
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from utgrec import storage
 from utgrec.config import fingerprint, require, to_dict
-from utgrec.errors import TrainingError
+from utgrec.errors import Stopped, TrainingError
 from utgrec.progress import Progress, silent
-from utgrec.training import checkpoints
+from utgrec.training.distributed import first_says, mean_of, move
+from utgrec.training.launch import Launch
+from utgrec.training.standing import Standing
+from utgrec.training.stopping import listening
 
-log = logging.getLogger(__name__)
+NOT_FINITE = "not_finite.json"
+NAMED = 8  # items that an error names; the file beside it has all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,9 @@ class TrainerConfig:
     """Validations without gain before training stops; 0 means never. The best weights are kept."""
     checkpoint_every_s: float = 60.0
     """Seconds between two checkpoints."""
+    at_once: int = 0
+    """Rows of a batch (items, histories) whose activations a process holds at once; 0 means all of
+    its share. More are worked through in parts, with the result of the whole batch."""
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, f"steps must be at least 0, got {self.steps}")
@@ -63,6 +73,7 @@ class TrainerConfig:
             f"precision is bf16 or fp32, got {self.precision!r}",
         )
         require(self.log_every >= 1, f"log_every must be at least 1, got {self.log_every}")
+        require(self.at_once >= 0, f"at_once must be at least 0, got {self.at_once}")
         require(
             self.validate_every >= 0 and self.patience >= 0,
             f"validate_every and patience are at least 0, got {self}",
@@ -79,80 +90,104 @@ class Trained(NamedTuple):
     earlier_s: float  # seconds spent by the attempts that were interrupted
 
 
+class Share(NamedTuple):
+    """What one process, or one part of its work, takes of a batch."""
+
+    batch: Any  # what the module is called with
+    weight: float  # losses times weight have the whole batch's losses as mean over all shares
+
+
+class SharedBatches(NamedTuple):
+    """Batches that several processes divide among themselves."""
+
+    draw: Callable[[int], Any]  # step → what the batch holds, the same in every process
+    share: Callable[[Any, int, int], Share]  # (what it holds, number, count) → one of the shares
+    rows: Callable[[Any], int]  # how many rows it holds
+    names: Callable[[Any], Sequence[str]] = lambda _: ()  # what they are, for people
+    whole: bool = False  # whether losses compare all rows, so that a share cannot be cut further
+
+
 def train(
     module: nn.Module,
     *,
-    batch: Callable[[int], Any],
+    batch: Callable[[int], Any] | SharedBatches,
     config: TrainerConfig,
     work: Path,
     inputs: dict[str, str],
     validate: Callable[[], dict[str, float]] | None = None,
     metric: str = "",
-    describe: Callable[[Any], str] = repr,
     progress: Progress = silent,
     title: str = "Training",
 ) -> Trained:
-    """Train `module` in place and leave the best (or last) weights in it.
+    """Train `module` in place and leave the best (or last) weights in it, on the CPU.
 
     Args:
         module: called with a batch, returns losses by name, among them "loss".
-        batch: the batch of a step's number; must depend on nothing else.
+        batch: the batch of a step's number, which must depend on nothing else. A plain function is
+            for one process; SharedBatches are for any number.
         work: folder for checkpoints; those of an interrupted run are continued.
         inputs: fingerprints of what the batches are made of.
-        validate: measures the module; the higher `metric`, the better.
-        describe: names what a batch holds, for the error of a loss that is not finite.
+        validate: measures the module, on the CPU; the higher `metric`, the better.
 
     Raises:
-        TrainingError: a loss or its gradient is not finite.
+        TrainingError: a loss or its gradient is not finite; `work` has the batch's rows by name.
         SettingsMismatch: `work` holds a checkpoint of another run.
+        Stopped: SIGTERM or SIGINT came; a checkpoint was written.
     """
-    from accelerate import Accelerator
-
     settings = fingerprint({"config": to_dict(config), "inputs": inputs})
-    accelerator = Accelerator(mixed_precision="no")
-    optimizer = _optimizer(module, config)
-    model, prepared = accelerator.prepare(module, optimizer)
-    run = _Run(module, prepared, config, work, settings)
+    source = batch if isinstance(batch, SharedBatches) else _alone(batch)
+    launch = Launch(
+        module,
+        _optimizer(module, config),
+        config.clip_norm,
+        shared=isinstance(batch, SharedBatches),
+    )
+    launch.check(parts=config.at_once > 0 and not source.whole, validates=validate is not None)
+    run = Standing(launch, config, work, settings)
     run.resume()
     if run.finished:
         run.keep_best()
-        return run.result()
-    device = accelerator.device
-    use_bf16 = config.precision == "bf16"
-    model.train()
-    while run.step < config.steps and not run.out_of_patience:
-        torch.manual_seed(_step_seed(config.seed, run.step))
-        rate = config.learning_rate * schedule(run.step, config)
-        for group in prepared.param_groups:
-            group["lr"] = rate
-        current = batch(run.step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
-            losses: dict[str, Tensor] = model(current)
-        accelerator.backward(losses["loss"])
-        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        values["gradient_norm"] = float(norm)
-        # Before the step: weights that are not finite must not get into a checkpoint.
-        if not all(math.isfinite(value) for value in values.values()):
-            raise TrainingError(
-                f"step {run.step}: a loss or its gradient is not finite ({values}); the batch "
-                f"holds {describe(current)}; lower the learning rate (now {rate:.2g}) or look at "
-                "these"
+        return _result(run)
+    launch.model.train()
+    ahead = launch.device.type != "cpu"
+    with listening() as request, _fetching(source, launch, config, ahead) as fetch:
+        while not run.over:
+            # Dropout differs from process to process, as it does from row to row.
+            torch.manual_seed(_step_seed(config.seed, run.step) + (launch.number << 40))
+            rate = config.learning_rate * schedule(run.step, config)
+            launch.rate(rate)
+            drawn, shares = fetch(run.step)
+            losses = _losses(launch, shares, config.precision == "bf16")
+            # With the figures travels what one process knows and all must do together.
+            *means, stop, due = mean_of(
+                [*losses.values(), float(request.signal > 0), float(run.checkpoint_due)],
+                launch.device,
+                alone=not launch.shared,
             )
-        prepared.step()
-        prepared.zero_grad(set_to_none=True)
-        run.count(values)
-        progress(title, run.step, config.steps, f"loss {values['loss']:.3f}")
-        if validate is not None and run.validation_due:
-            model.eval()
-            with torch.no_grad():
-                run.judge(validate(), metric)
-            model.train()
-        if run.checkpoint_due:
-            run.save()
-    run.save(finished=True)
+            values = dict(zip(losses, means, strict=True))
+            values["gradient_norm"] = launch.clip()
+            # Before the step: weights that are not finite must not get into a checkpoint.
+            if not all(math.isfinite(value) for value in values.values()):
+                raise _not_finite(run, values, source.names(drawn), rate)
+            launch.step()
+            run.count(values)
+            progress(title, run.step, config.steps, f"loss {values['loss']:.3f}")
+            if validate is not None and run.validation_due:
+                run.judge(_validate(launch, validate), metric)
+            if stop:
+                run.save()
+                number = request.signal or int(signal.SIGTERM)
+                raise Stopped(
+                    f"stopped by signal {number} after step {run.step} of {config.steps}, with a "
+                    "checkpoint; run the same command again to continue",
+                    number,
+                )
+            if due:
+                run.save()
+        run.close_row()
+        run.save(finished=True)
     run.keep_best()
-    return run.result()
+    return _result(run)
 
 
 def write_losses(path: Path, trained: Trained) -> None:
@@ -170,123 +205,90 @@ def schedule(step: int, config: TrainerConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
 
 
-class _Run:
-    """Where a training run stands, and how it is written down."""
+def _losses(launch: Launch, shares: Sequence[Share], use_bf16: bool) -> dict[str, float]:
+    """Gradients of this process's parts of the batch, and its losses by name."""
+    sums: dict[str, float] = {}
+    for place, share in enumerate(shares):
+        with torch.autocast(launch.device.type, torch.bfloat16, enabled=use_bf16):
+            losses: dict[str, Tensor] = launch.model(move(share.batch, launch.device))
+        weight = share.weight / len(shares)
+        last = place == len(shares) - 1
+        launch.backward(losses["loss"] * weight, last=last)
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) * weight
+    return sums
 
-    def __init__(
-        self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        config: TrainerConfig,
-        work: Path,
-        settings: str,
-    ) -> None:
-        self.module = module
-        self.optimizer = optimizer
-        self.config = config
-        self.work = work
-        self.settings = settings
-        self.step = 0
-        self.best: dict[str, Tensor] = {}
-        self.best_metric = -math.inf
-        self.best_step = 0
-        self.without_gain = 0
-        self.finished = False
-        self.rows: list[dict[str, float]] = []
-        self.validations: list[dict[str, float]] = []
-        self._sums: dict[str, float] = {}
-        self._started = self._saved = time.monotonic()
-        self._earlier_s = 0.0
 
-    @property
-    def out_of_patience(self) -> bool:
-        return 0 < self.config.patience <= self.without_gain
+@contextmanager
+def _fetching(
+    source: SharedBatches, launch: Launch, config: TrainerConfig, ahead: bool
+) -> Iterator[Callable[[int], tuple[Any, list[Share]]]]:
+    """A function step → (what the batch holds, this process's shares of it).
 
-    @property
-    def validation_due(self) -> bool:
-        every = self.config.validate_every
-        return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
+    With `ahead` a thread lays out the next step's batch while the device works on this one.
+    """
 
-    @property
-    def checkpoint_due(self) -> bool:
-        return time.monotonic() - self._saved >= self.config.checkpoint_every_s
+    def lay_out(step: int) -> tuple[Any, list[Share]]:
+        drawn = source.draw(step)
+        parts = 1
+        if config.at_once and not source.whole:
+            parts = -(-source.rows(drawn) // (config.at_once * launch.count))
+        first, count = launch.number * parts, launch.count * parts
+        return drawn, [source.share(drawn, first + part, count) for part in range(parts)]
 
-    def count(self, values: dict[str, float]) -> None:
-        """Add one step's figures to the running means; write a row when it is time."""
-        self.step += 1
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        steps = self.step % self.config.log_every or self.config.log_every
-        if steps == self.config.log_every or self.step == self.config.steps:
-            means = {name: total / steps for name, total in self._sums.items()}
-            self.rows.append({"step": self.step, **means})
-            self._sums = {}
+    if not ahead:
+        yield lay_out
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting: dict[int, Future[tuple[Any, list[Share]]]] = {}
 
-    def judge(self, measured: dict[str, float], metric: str) -> None:
-        """Note a validation, and keep the weights if they are the best so far."""
-        self.validations.append({"step": self.step, **measured})
-        log.info("step %d: %s", self.step, measured)
-        if measured[metric] > self.best_metric:
-            self.best_metric = measured[metric]
-            self.best_step = self.step
-            self.best = {name: value.clone() for name, value in self.module.state_dict().items()}
-            self.without_gain = 0
-        else:
-            self.without_gain += 1
+        def fetch(step: int) -> tuple[Any, list[Share]]:
+            found = waiting.pop(step, None) or pool.submit(lay_out, step)
+            if step + 1 < config.steps:
+                waiting[step + 1] = pool.submit(lay_out, step + 1)
+            return found.result()
 
-    def keep_best(self) -> None:
-        """Leave the best weights in the module; the last ones if nothing was validated."""
-        if self.best:
-            self.module.load_state_dict(self.best)
-        else:
-            self.best_step = self.step
-        self.module.eval()
+        yield fetch
 
-    def result(self) -> Trained:
-        return Trained(self.rows, self.validations, self.best_step, self.step, self._earlier_s)
 
-    def save(self, finished: bool = False) -> None:
-        record = {
-            "rows": self.rows,
-            "validations": self.validations,
-            "sums": self._sums,
-            "best_metric": self.best_metric if self.best else None,
-            "best_step": self.best_step,
-            "without_gain": self.without_gain,
-            "seconds": self._seconds(),
-            "finished": finished,
-        }
-        state = checkpoints.TrainingState(
-            step=self.step,
-            weights=self.module.state_dict(),
-            moments=checkpoints.flatten_moments(self.optimizer),
-            best=self.best,
-            record=record,
-        )
-        checkpoints.save(self.work, state, self.settings)
-        self._saved = time.monotonic()
+def _validate(launch: Launch, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What the first process measures; the others hear it, so that all decide alike."""
+    launch.module.to("cpu").eval()
+    with torch.no_grad():
+        measured = validate()
+    launch.module.to(launch.device)
+    launch.model.train()
+    return first_says(measured, launch.device) if launch.shared else measured
 
-    def resume(self) -> None:
-        """Continue from the newest checkpoint, if there is one."""
-        state = checkpoints.load_latest(self.work, self.settings)
-        if state is None:
-            return
-        self.module.load_state_dict(state.weights)
-        checkpoints.restore_moments(self.optimizer, state.moments)
-        self.step = state.step
-        self.best = state.best
-        record = state.record
-        self.rows, self.validations = record["rows"], record["validations"]
-        self._sums = record["sums"]
-        if record["best_metric"] is not None:
-            self.best_metric = record["best_metric"]
-        self.best_step, self.without_gain = record["best_step"], record["without_gain"]
-        self.finished = record["finished"]
-        self._earlier_s = record["seconds"]
-        log.info("continuing at step %d of %d", self.step, self.config.steps)
 
-    def _seconds(self) -> float:
-        return self._earlier_s + time.monotonic() - self._started
+def _not_finite(
+    run: Standing, values: dict[str, float], names: Sequence[str], rate: float
+) -> TrainingError:
+    """Write down what the batch held, and say so."""
+    path = run.work / NOT_FINITE
+    if run.launch.writes:
+        run.work.mkdir(parents=True, exist_ok=True)
+        losses = {name: repr(value) for name, value in values.items()}
+        record = {"step": run.step, "learning_rate": rate, "losses": losses, "rows": list(names)}
+        storage.write_json(path, record)
+    shown = ", ".join(repr(name) for name in names[:NAMED])
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return TrainingError(
+        f"step {run.step}: a loss or its gradient is not finite ({values}); the batch holds "
+        f"{shown or 'rows without names'}{more}, all of them in {path}; lower the learning rate "
+        f"(now {rate:.2g}) or look at these"
+    )
+
+
+def _result(run: Standing) -> Trained:
+    return Trained(run.rows, run.validations, run.best_step, run.step, run.earlier_s)
+
+
+def _alone(batch: Callable[[int], Any]) -> SharedBatches:
+    """Batches that one process takes whole."""
+    return SharedBatches(
+        draw=batch, share=lambda drawn, *_: Share(drawn, 1.0), rows=lambda _: 1, whole=True
+    )
 
 
 def _optimizer(module: nn.Module, config: TrainerConfig) -> torch.optim.Optimizer:
@@ -302,4 +304,4 @@ def _optimizer(module: nn.Module, config: TrainerConfig) -> torch.optim.Optimize
 
 def _step_seed(seed: int, step: int) -> int:
     # Two primes keep (seed, step) pairs apart for any run length met in practice.
-    return (seed * 1_000_003 + step * 7_919 + 17) % (2**63)
+    return (seed * 1_000_003 + step * 7_919 + 17) % (2**40)

@@ -1,0 +1,61 @@
+// Items whose titles, brands, categories or ids have words that begin like those typed.
+
+import { get } from "../api.js";
+import { card, grid } from "../cards.js";
+import { announce, h, many } from "../dom.js";
+
+const PAGE = 24;
+const DEEPEST = 10_000;
+
+export async function showSearch(view, { query, signal }) {
+  const typed = (query.get("q") ?? "").trim();
+  view.append(
+    h("header", { class: "head" }, h("div", {}, h("h1", {}, typed ? `“${typed}”` : "Search"))),
+  );
+  if (!typed) {
+    view.append(
+      h(
+        "p",
+        { class: "lead" },
+        "Type words of a title, a brand, a category or an id above. Beginnings are enough.",
+      ),
+    );
+    return () => document.getElementById("query").focus();
+  }
+  const ask = (offset) =>
+    get(`v1/items?${new URLSearchParams({ query: typed, k: PAGE, offset })}`, signal);
+  const found = await ask(0);
+  const said = found.total ? many(found.total, "item") : "No item";
+  view
+    .querySelector(".head div")
+    .append(
+      h(
+        "p",
+        { class: "lead" },
+        found.total
+          ? `${said}.`
+          : "No item has such words. Try fewer of them, or only their beginnings.",
+      ),
+    );
+  announce(`${said} found for ${typed}`);
+  if (!found.total) return null;
+  const list = grid(found.items);
+  view.append(list);
+  let shown = found.items.length;
+  if (shown < found.total) {
+    const more = h("button", { type: "button", class: "more" }, "Show more");
+    more.addEventListener("click", async () => {
+      more.disabled = true;
+      const next = await ask(shown);
+      const cards = next.items.map((item) => card(item));
+      list.append(...cards);
+      shown += next.items.length;
+      announce(`${many(shown, "item")} of ${found.total} shown`);
+      more.disabled = false;
+      if (shown >= Math.min(found.total, DEEPEST) || !next.items.length) more.remove();
+      cards[0]?.querySelector("a").focus();
+    });
+    view.append(more);
+  }
+  return null;
+}
