@@ -214,7 +214,7 @@ class TestTraining:
         states = torch.randn(4, 3, wanted.quantizer.dim, requires_grad=True)
         tokens = torch.randint(0, VOCABULARY, (4, 8))
         tokens[1, 5:] = -100
-        nobody = torch.full((4,), -1)
+        nobody = torch.full_like(tokens, -100)
         out = model.text_decoder(states, tokens, nobody, model.backbone.embeddings)
         out.own.backward()
         found, states.grad = states.grad.clone(), None
