@@ -139,7 +139,6 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
                 },
             },
             rejected=rejected.to_arrow(),
-            split=domain.split,
         )
 
 
