@@ -152,6 +152,7 @@ def test_the_commands():
         "prepare split",
         "tokenizer train",
         "tokenizer assign",
+        "tokenizer encode",
         "tokenizer convert-vae",
         "tokenizer publish",
         "recommender train",

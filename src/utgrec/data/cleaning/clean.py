@@ -20,9 +20,9 @@ from utgrec.config import require, to_dict
 from utgrec.data.cleaning import texts as looks
 from utgrec.data.cleaning.events import Mask, in_bursts, of_fast_users, repeated
 from utgrec.data.cleaning.findings import categories_of, events_of, has_real_times
-from utgrec.data.derived import find_derived, link_pictures
+from utgrec.data.derived import find_derived, further_columns, link_pictures
 from utgrec.data.log import Log
-from utgrec.data.prepare import select
+from utgrec.data.prepare import counts_of, select
 from utgrec.data.rejects import SCHEMA
 from utgrec.errors import BadConfig, EmptyDomain
 
@@ -97,6 +97,7 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
         items=events.items[~dropped],
         timestamps=events.times[~dropped],
         facts={},
+        extra=further_columns(source, ~dropped),
     )
     # Items that nobody took stay, if the source kept them; dropped ones never do.
     keep_untaken = bool(before.get("untaken_items_kept", 0)) or k == 1
@@ -118,12 +119,15 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
                     "user": left.log.users,
                     "item": np.searchsorted(chosen, left.log.items).astype(np.int32),
                     "timestamp": left.log.timestamps,
+                    **{name: column.to_arrow() for name, column in left.log.extra.items()},
                 }
             ),
             config=config,
             inputs=inputs,
+            split=domain.split,
             facts={
                 **{name: value for name, value in facts.items() if name not in ("name", "counts")},
+                "split": counts_of(left.log, domain.split),
                 "rejected": dict(sorted(rejected["reason"].value_counts().rows())),
                 "filter": left.facts,
                 "duplicate_events": int(repeated(_again(left.log)).sum()),
