@@ -53,9 +53,9 @@ def measure(quantizer: TreeQuantizer, items: int, conflicts: float) -> dict[str,
     """Seconds and figures of one assignment."""
     states = make_states(quantizer, items, conflicts)
     item_ids = [f"{number:08d}" for number in np.random.default_rng(2).permutation(items)]
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     found = assign_codes(states, item_ids, quantizer)
-    seconds = time.perf_counter() - started
+    seconds, worked = time.perf_counter() - started, time.process_time() - worked
     _, times = np.unique(found.nearest, axis=0, return_counts=True)
     unique = len(np.unique(found.codes, axis=0))
     if unique != items:
@@ -63,6 +63,8 @@ def measure(quantizer: TreeQuantizer, items: int, conflicts: float) -> dict[str,
     return {
         "items": items,
         "seconds": round(seconds, 2),
+        # On a machine that others use, seconds are theirs too; these are ours alone.
+        "processor_seconds": round(worked, 2),
         "items_per_s": round(items / seconds),
         "conflict_share": round(float(times[times > 1].sum() / items), 4),
         "moved_share": round(float(found.conflict.mean()), 4),

@@ -180,7 +180,7 @@ def main() -> None:
         server.wait()
     medians = {name: statistics.median(pair[name] for pair in pairs) for name in pairs[0]}
     found = {
-        "command": "python benchmarks/images.py",
+        "command": " ".join(["python", "benchmarks/images.py", *sys.argv[1:]]),
         "files": options.files,
         "bytes_each": size,
         "pixels": f"{SIDE} × {SIDE}",

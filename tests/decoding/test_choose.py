@@ -73,7 +73,7 @@ def test_leaving_beams_out_changes_no_result(monkeypatch, rounded, filtered):
         given["allowed"] = torch.rand(24_000, generator=generator) < 0.6
         given["exclude"] = torch.randint(0, 24_000, (32, 300), generator=generator)
     spared = 0
-    for seed in range(4):
+    for seed in range(2):
         model = SharpModel(VOCABULARY, seed, rounded)
         search = BeamSearch(model, VOCABULARY, CodeTrie.build(codes))
         quick = search.search(ids, mask, k=5, beam=40, **given)
@@ -86,7 +86,7 @@ def test_leaving_beams_out_changes_no_result(monkeypatch, rounded, filtered):
         assert quick_beams <= model.beams
         spared += model.beams - quick_beams
         assert model.selected > 0  # some users needed the others, and only they took them
-    assert spared > 500, spared
+    assert spared > 250, spared
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

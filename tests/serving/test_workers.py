@@ -218,9 +218,9 @@ def test_events_of_both_go_into_one_history(served):
     assert len(get(url, "/v1/users/u").json()["history"]) == 20
 
 
-def test_a_killed_one_is_replaced_and_stopping_is_clean(served):
-    """The last one: it stops the server."""
-    server, url, run = served
+@pytest.mark.slow
+def test_a_killed_one_is_replaced(served):
+    server, url, _ = served
     before = set(workers(server))
     os.kill(before.pop(), signal.SIGKILL)
     until = time.monotonic() + 120
@@ -228,6 +228,11 @@ def test_a_killed_one_is_replaced_and_stopping_is_clean(served):
         time.sleep(0.1)
     answers = [get(url, "/readyz").status_code for _ in range(5)]
     assert answers == [200] * 5
+
+
+def test_stopping_is_clean(served):
+    """The last one: it stops the server."""
+    server, _, run = served
     server.send_signal(signal.SIGTERM)
     out, _ = server.communicate(timeout=60)
     assert server.returncode == 0

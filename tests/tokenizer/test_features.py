@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from utgrec.data.split import Split
 from utgrec.tokenizer.company import CompanyConfig, company_directions
-from utgrec.tokenizer.features import ItemFeatures
+from utgrec.tokenizer.features import ItemFeatures, _moments
 
 WIDTH, LENGTH, DIM = 5, 3, 8
 NOBODY = np.zeros((20, 0))
@@ -105,3 +105,36 @@ def test_nothing_known_adds_nothing_to_queries() -> None:
     features = make_features()
     added = features.queries(torch.zeros(2, 4 * WIDTH))
     assert torch.equal(added, torch.zeros(2, LENGTH, WIDTH))
+
+
+def test_a_wide_backbones_leading_directions_keep_the_distances(monkeypatch) -> None:
+    """Contents that lie in few directions lose nothing, and the rest of their width is not kept."""
+    monkeypatch.setattr("utgrec.tokenizer.features.MOST_DIRECTIONS", 6)
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    features = ItemFeatures(CompanyConfig(rank=4), torch.randn(30, 40), LENGTH, DIM)
+    narrow = torch.randn(25, 2, 5, generator=generator)
+    turn = torch.randn(2, 5, 40, generator=generator)
+    contents = torch.einsum("nhr,hrw->nhw", narrow, turn)
+    contents[3, 1] = 0  # an item without picture
+    features.fit_lens(contents.flatten(1))
+    assert features.lens is not None and features.contents == 12
+    seen = torch.einsum("nhw,hwr->nhr", contents, features.lens)
+    # The mean may lie outside, so differences are compared: they are all that counts.
+    for half in (0, 1):
+        present = contents[:, half].any(dim=1)
+        torch.testing.assert_close(
+            torch.cdist(seen[present, half], seen[present, half]),
+            torch.cdist(contents[present, half], contents[present, half]),
+            atol=1e-3,
+            rtol=1e-3,
+        )
+    assert (seen[3, 1] == 0).all()
+
+
+def test_moments_by_parts_are_those_of_all_rows(monkeypatch) -> None:
+    monkeypatch.setattr("utgrec.tokenizer.features.ROWS_AT_ONCE", 7)
+    values = draw_contents(50)
+    mean, covariance = _moments(values)
+    torch.testing.assert_close(mean, values.double().mean(dim=0))
+    torch.testing.assert_close(covariance, torch.cov(values.double().T, correction=0))

@@ -214,7 +214,7 @@ class TestTraining:
         states = torch.randn(4, 3, wanted.quantizer.dim, requires_grad=True)
         tokens = torch.randint(0, VOCABULARY, (4, 8))
         tokens[1, 5:] = -100
-        nobody = torch.full((4,), -1)
+        nobody = torch.full_like(tokens, -100)
         out = model.text_decoder(states, tokens, nobody, model.backbone.embeddings)
         out.own.backward()
         found, states.grad = states.grad.clone(), None
@@ -429,3 +429,14 @@ def test_fused_kernels_are_optional_and_change_one_model_alone(folder, monkeypat
         )
     torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
     assert re.search("Qwen2VLRMSNorm", str(plain.model.language_model))
+
+
+def test_a_backbone_wider_than_its_features_trains_and_opens(folder, domain, tmp_path, monkeypatch):
+    monkeypatch.setattr("utgrec.tokenizer.features.MOST_DIRECTIONS", 8)
+    wanted = config(folder, tmp_path / "cache")
+    train_tokenizer([domain], wanted, tmp_path / "out")
+    one, two = (ItemTokenizer.from_pretrained(tmp_path / "out", wanted) for _ in range(2))
+    items = one.read(domain.catalog.texts, domain.catalog.images)
+    assert items.summary.shape == (len(items), 32)
+    assert torch.equal(one.states(items), states(two, domain))
+    assert one.model.features.lens.abs().sum() > 0

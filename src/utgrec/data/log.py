@@ -194,6 +194,9 @@ def _sorted(frame: pl.DataFrame, facts: dict[str, Any]) -> Log:
     user = numbered["user"].cast(pl.Int32).to_numpy()
     time = numbered["time"].to_numpy()
     order = np.lexsort((time, user))  # stable: equal times keep the source order
+    source = np.argsort(user, kind="stable")  # every user's rows as they stand in the source
+    unsorted = (np.diff(user[source]) == 0) & (np.diff(time[source]) < 0)
+    facts = {**facts, "time": {**facts["time"], "unsorted": int(unsorted.sum())}}
     return Log(
         user_ids=users["user_id"].to_list(),
         users=user[order],

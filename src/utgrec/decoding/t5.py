@@ -111,7 +111,8 @@ class LeanT5:
         head = weights["lm_head.weight"] * weights["decoder.final_layer_norm.weight"]
         scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
         self._head = head * scale  # (V, M), float32
-        self._biases: dict[int, Tensor] = {}  # encoder bias by length, (H, S, S)
+        self._reading: dict[int, Tensor] = {}  # bias of the encoder by length, (H, S, S)
+        self._writing: dict[int, Tensor] = {}  # bias of the decoder's newest token, (T, H)
 
     @torch.inference_mode()
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> T5State:
@@ -119,7 +120,7 @@ class LeanT5:
         users = len(input_ids)
         hidden = F.embedding(input_ids, self._embedding)  # (B, S, M), float32
         mixed = F.embedding(input_ids, self._encoder_first)  # (B, S, 3HA)
-        bias, mask = self._encoder_bias_of(input_ids.shape[1]), None  # (H, S, S)
+        bias, mask = self._bias_of_reading(input_ids.shape[1]), None  # (H, S, S)
         if not bool(attention_mask.all()):
             mask = torch.zeros(attention_mask.shape, device=hidden.device)
             mask.masked_fill_(attention_mask == 0, torch.finfo(mask.dtype).min)
@@ -178,8 +179,7 @@ class LeanT5:
         mixed = F.embedding(tokens, self._decoder_first)  # (B, W, 3HA)
         shared, own = state.past[0].keys, state.past[0].own
         length = (0 if shared is None else shared.shape[2]) + len(own) + 1  # T
-        distance = torch.arange(1 - length, 1, device=hidden.device)
-        bias = self._decoder_bias[self._bucket(distance, both_ways=False)]  # (T, H)
+        bias = self._bias_of_writing(length)
         rows = None if parents is None or not own else parent_rows(parents, own[-1].shape[1])
         past = []
         for i, block in enumerate(self._decoder):
@@ -262,15 +262,24 @@ class LeanT5:
             read = torch.addcmul(read, share[..., None], one[:, :, 1])
         return read.flatten(2), past._replace(own=own)
 
-    def _encoder_bias_of(self, length: int) -> Tensor:
+    def _bias_of_reading(self, length: int) -> Tensor:
         """The encoder's bias of every pair of positions. (H, S, S)"""
-        if length not in self._biases:
+        found = self._reading.get(length)  # another thread may empty it at any time
+        if found is None:
             steps = torch.arange(length, device=self.device)
             bucket = self._bucket(steps[None, :] - steps[:, None], both_ways=True)  # (S, S)
-            if len(self._biases) >= _BIASES_KEPT:
-                self._biases = {}
-            self._biases[length] = self._encoder_bias[bucket].permute(2, 0, 1).contiguous()
-        return self._biases[length]
+            if len(self._reading) >= _BIASES_KEPT:
+                self._reading = {}
+            found = self._encoder_bias[bucket].permute(2, 0, 1).contiguous()
+            self._reading[length] = found
+        return found
+
+    def _bias_of_writing(self, length: int) -> Tensor:
+        """The decoder's bias of its newest token towards every token so far. (T, H)"""
+        if length not in self._writing:
+            distance = torch.arange(1 - length, 1, device=self.device)
+            self._writing[length] = self._decoder_bias[self._bucket(distance, both_ways=False)]
+        return self._writing[length]
 
     def _bucket(self, offset: Tensor, both_ways: bool) -> Tensor:
         """T5's bucket of a relative position (key minus query): exact near, logarithmic far."""

@@ -114,7 +114,7 @@ def _values(domain: Domain, summary: DomainSummary, shown: list[SampleItem]) -> 
         "coverage": _coverage(domain),
         "outcomes": facts.get("images", {}).get("outcomes", {}),
         "findings": _findings(summary),
-        "split": _split(facts.get("split")),
+        "split": summary.split,
         "filter": facts.get("filter", {}),
         "read": facts.get("read", {}),
         "cleaned": facts.get("cleaned", {}),
@@ -129,11 +129,6 @@ def _values(domain: Domain, summary: DomainSummary, shown: list[SampleItem]) -> 
             "bottom": charts.BOTTOM,
         },
     }
-
-
-def _split(told: Any) -> str:
-    """The split of a domain in words; leave-one-out where it tells none."""
-    return str(told.get("words", "leave-one-out")) if isinstance(told, dict) else "leave-one-out"
 
 
 def _popularity(counts: npt.NDArray[np.integer[Any]]) -> charts.LineChart | None:

@@ -44,7 +44,7 @@ def prune(store: GenerationStore, keep: int, *, old_s: float = OLD_S) -> Pruned:
         numbers = store.numbers
         current = store.current
         parent = store.manifest(current).facts["parent"]
-        needed = {FIRST, current, numbers[-1], *numbers[-keep:]} | ({parent} - {None})
+        needed = {FIRST, current, *numbers[-keep:]} | ({parent} - {None})
         kept = [number for number in numbers if number in needed]
         shown = {name for number in kept for name in _pictures(store, number)}
         for stale in store.folder.glob(f".*.{REMOVED}"):

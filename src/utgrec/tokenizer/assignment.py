@@ -160,7 +160,11 @@ class _Repair:
     def run(self) -> npt.NDArray[np.int64]:
         """The repaired codes, (N, L)."""
         codes = self.nearest.copy()
-        dirty = [self._prefix(group) for group in self._crowded()]
+        crowded = self._crowded()
+        first = self.nearest[self.order[self.starts[crowded]], :-1]  # (crowded, L - 1)
+        dirty = [tuple(prefix) for prefix in first.tolist()]
+        for prefix, group in zip(dirty, crowded.tolist(), strict=True):
+            self.members[prefix] = self._of_group(group)
         while dirty:
             homeless: list[int] = []
             for some in self._portions(dirty):
@@ -182,9 +186,9 @@ class _Repair:
         given = self.group[np.isin(wanted, self.published.wanted(self.keys, size))]
         return np.union1d(shared, given)
 
-    def _prefix(self, group: int) -> tuple[int, ...]:
-        first = self.order[self.starts[group]]
-        return tuple(self.nearest[first, :-1].tolist())
+    def _of_group(self, group: int) -> list[int]:
+        items: list[int] = self.order[self.starts[group] : self.starts[group + 1]].tolist()
+        return items
 
     def _members(self, prefix: tuple[int, ...]) -> list[int]:
         """Items that are, or want to be, under a prefix."""
@@ -192,8 +196,7 @@ class _Repair:
             key = self.published.keys(np.array([prefix], dtype=np.int64))[0]
             group = int(np.searchsorted(self.keys, key))
             there = group < len(self.keys) and self.keys[group] == key
-            found = self.order[self.starts[group] : self.starts[group + 1]] if there else None
-            self.members[prefix] = [] if found is None else found.tolist()
+            self.members[prefix] = self._of_group(group) if there else []
         return self.members[prefix]
 
     def _portions(self, dirty: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:

@@ -5,8 +5,11 @@ same space what is taken beside it (`company.py`). Both come in closed form, so 
 with them already tell items apart and hold together what belongs together; training then changes
 what its losses ask for, instead of finding all of it again from a random start.
 
-Shapes: N, B items · H backbone width · C = 2H contents · F = 2C features · R directions of a
-graph · L codes per item · D code dimension.
+Of wide backbones, the leading 256 directions of words and of pictures are enough to tell items
+apart, and a million items then take 4 GB instead of 25.
+
+Shapes: N, B items · H backbone width · W = min(H, 256) · C = 2W contents · F = 2C features ·
+R directions of a graph · L codes per item · D code dimension.
 """
 
 import torch
@@ -15,11 +18,20 @@ from torch import Tensor, nn
 
 from utgrec.tokenizer.company import CompanyConfig, Floats
 
+MOST_DIRECTIONS = 256
+ROWS_AT_ONCE = 65_536
+
+
+def summary_width(hidden_size: int) -> int:
+    """Width of an item's features, F, for a backbone of width H."""
+    return 4 * min(hidden_size, MOST_DIRECTIONS)
+
 
 class ItemFeatures(nn.Module):
     """Contents and company → vectors → what they add to code queries and to states."""
 
     words: Tensor
+    lens: Tensor | None
     mean: Tensor
     whiten: Tensor
     centre: Tensor
@@ -36,7 +48,10 @@ class ItemFeatures(nn.Module):
         super().__init__()
         self.config = config
         width = embeddings.shape[1]
-        self.length, self.contents = code_length, 2 * width
+        self.length, self.contents = code_length, 2 * min(width, MOST_DIRECTIONS)
+        # What takes words and pictures to their leading directions; None keeps all of them.
+        lens = torch.eye(width)[:, :MOST_DIRECTIONS].repeat(2, 1, 1)  # (2, H, W)
+        self.register_buffer("lens", lens if width > MOST_DIRECTIONS else None)
         if embeddings.requires_grad:
             self.register_buffer("words", embeddings.detach().clone())
         else:
@@ -51,12 +66,22 @@ class ItemFeatures(nn.Module):
         nn.init.normal_(self.to_queries.weight, std=scale / 2**0.5)
 
     @torch.no_grad()
+    def fit_lens(self, contents: Tensor) -> None:
+        """Find the leading directions of words and of pictures in those of some items: (n, 2H)."""
+        if self.lens is None:
+            return
+        for number, part in enumerate(contents.chunk(2, dim=1)):
+            present = part[part.any(dim=1)]
+            if len(present) > 1:
+                _, directions = torch.linalg.eigh(_moments(present)[1])  # ascending
+                self.lens[number].copy_(_signed(directions.flip(1)[:, :MOST_DIRECTIONS]))
+
+    @torch.no_grad()
     def fit_contents(self, contents: Tensor) -> None:
         """Learn the mean of contents, and how loud each of their directions is. Shape: (N, C)."""
-        values = contents.double()
-        self.mean.copy_(values.mean(dim=0))
-        centred = values - values.mean(dim=0)
-        variances, vectors = torch.linalg.eigh(centred.T @ centred / len(values))
+        mean, covariance = _moments(contents)
+        self.mean.copy_(mean)
+        variances, vectors = torch.linalg.eigh(covariance)
         # Directions far below the loudest are noise, or are not there at all.
         floor = 1e-3 * float(variances.max().clamp(min=1e-12))
         self.whiten.copy_(vectors * (variances.clamp(min=0) + floor).rsqrt() @ vectors.T)
@@ -67,14 +92,10 @@ class ItemFeatures(nn.Module):
 
         They stay fixed: trained, they would move much faster than anything else.
         """
-        values = vectors.double()
-        self.centre.copy_(values.mean(dim=0))
-        centred = values - values.mean(dim=0)
-        _, directions = torch.linalg.eigh(centred.T @ centred)  # ascending
-        kept = directions.flip(1)[:, : self.components.shape[1]]  # (F, D or fewer)
-        # An eigenvector's sign is arbitrary; the largest entry is made positive, so runs agree.
-        largest = kept.abs().argmax(dim=0)
-        kept = kept * kept[largest, torch.arange(kept.shape[1])].sign()
+        mean, covariance = _moments(vectors)
+        self.centre.copy_(mean)
+        _, directions = torch.linalg.eigh(covariance)  # ascending
+        kept = _signed(directions.flip(1)[:, : self.components.shape[1]])  # (F, D or fewer)
         self.components.zero_()
         self.components[:, : kept.shape[1]] = kept
 
@@ -86,7 +107,8 @@ class ItemFeatures(nn.Module):
         without a change of distances, to agree as well as they can with the contents of the items
         they belong to (orthogonal Procrustes). So company is told in contents, which shops share.
         """
-        centred = contents - self.mean
+        device = contents.device
+        centred = contents - self.mean.to(device)
         words, picture = centred.chunk(2, dim=1)
         words_present, picture_present = (part.any(dim=1) for part in contents.chunk(2, dim=1))
         own = torch.cat(
@@ -100,7 +122,7 @@ class ItemFeatures(nn.Module):
         if directions.shape[1]:
             basis = torch.from_numpy(directions).float()
             left, _, right = torch.linalg.svd(
-                basis.T @ (centred @ self.whiten), full_matrices=False
+                basis.T @ (centred @ self.whiten.to(device)), full_matrices=False
             )
             company = F.normalize(basis @ (left @ right), dim=1)
         return torch.cat([F.normalize(own, dim=1), company], dim=1)
@@ -122,6 +144,25 @@ class ItemFeatures(nn.Module):
         """What features add to every state of an item. Shapes: (B, F) → (B, 1, D)."""
         added: Tensor = (vectors - self.centre).float() @ self.components
         return added[:, None]
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance in float64, a part of the rows at a time. Shape: (N, W)."""
+    mean = torch.zeros(values.shape[1], dtype=torch.float64)
+    covariance = torch.zeros(values.shape[1], values.shape[1], dtype=torch.float64)
+    for part in torch.split(values, ROWS_AT_ONCE):
+        mean += part.double().sum(dim=0)
+    mean /= len(values)
+    for part in torch.split(values, ROWS_AT_ONCE):
+        centred = part.double() - mean
+        covariance += centred.T @ centred
+    return mean, covariance / len(values)
+
+
+def _signed(directions: Tensor) -> Tensor:
+    """An eigenvector's sign is arbitrary; the largest entry is made positive, so runs agree."""
+    largest = directions.abs().argmax(dim=0)
+    return directions * directions[largest, torch.arange(directions.shape[1])].sign()
 
 
 def loudness(embeddings: Tensor) -> float:

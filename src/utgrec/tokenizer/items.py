@@ -19,6 +19,7 @@ from torch import Tensor
 from utgrec.config import require
 from utgrec.progress import Progress, silent
 from utgrec.tokenizer.backbone import Backbone, Group, Prompts, token_ids
+from utgrec.tokenizer.features import summary_width
 from utgrec.tokenizer.latents import Codec
 from utgrec.tokenizer.picture_reading import read_pictures
 from utgrec.tokenizer.rows import ItemRows, Latents
@@ -93,7 +94,7 @@ def read_items(
         latents=seen.latents,
         latent_rows=seen.latent_rows,
         unreadable=seen.unreadable,
-        summary=torch.zeros(len(words), 4 * backbone.hidden_size),
+        summary=torch.zeros(len(words), summary_width(backbone.hidden_size)),
     )
 
 
@@ -116,20 +117,32 @@ def read_words(
     return [ids for many in in_workers(read, pieces, workers) for ids in many]
 
 
-def read_contents(items: ItemInputs, embeddings: Tensor) -> Tensor:
-    """The mean word vector and the mean picture feature of every item, zeros for none: (N, 2H)."""
-    width = embeddings.shape[1]
-    lengths = np.array([len(ids) for ids in items.words], dtype=np.int64)
-    words = torch.zeros(len(items), width)
-    for first in range(0, len(items), 4096):
-        part = slice(first, first + 4096)
-        ids = torch.from_numpy(np.concatenate([*items.words[part], np.zeros(0, np.int64)]))
-        counts = torch.from_numpy(lengths[part])
-        owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
-        vectors = embeddings[ids.to(embeddings.device)].float().cpu()
-        sums = torch.zeros(len(counts), width).index_add_(0, owner, vectors)
-        words[part] = sums / counts.clamp(min=1)[:, None]
-    return torch.cat([words, items.features.means(width)], dim=1)
+def read_contents(items: ItemInputs, words: Tensor, lens: Tensor | None = None) -> Tensor:
+    """The mean word vector and the mean picture feature of every item, zeros for none.
+
+    Shapes: words (V, H), lens (2, H, W) → (N, 2W); without lens W is H.
+    """
+    parts = [torch.zeros(0, 2 * words.shape[1] if lens is None else 2 * lens.shape[2])]
+    for first in range(0, len(items), 1024):
+        part = contents_of(items, np.arange(first, min(first + 1024, len(items))), words)
+        if lens is not None:
+            shown, seen = part.chunk(2, dim=1)
+            part = torch.cat([shown @ lens[0].cpu(), seen @ lens[1].cpu()], dim=1)
+        parts.append(part)
+    return torch.cat(parts)
+
+
+def contents_of(items: ItemInputs, rows: npt.NDArray[np.int64], words: Tensor) -> Tensor:
+    """The same for some items, all directions kept. Shapes: rows (n,), words (V, H) → (n, 2H)."""
+    width = words.shape[1]
+    chosen = [items.words[row] for row in rows]
+    counts = torch.tensor([len(ids) for ids in chosen], dtype=torch.int64)
+    ids = torch.from_numpy(np.concatenate([*chosen, np.zeros(0, np.int64)]))
+    owner = torch.repeat_interleave(torch.arange(len(rows)), counts)
+    vectors = words[ids.to(words.device)].float().cpu()
+    sums = torch.zeros(len(rows), width).index_add_(0, owner, vectors)
+    means = sums / counts.clamp(min=1)[:, None]
+    return torch.cat([means, items.features.means(rows, width)], dim=1)
 
 
 def build_prompts(

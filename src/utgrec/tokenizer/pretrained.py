@@ -149,8 +149,9 @@ class ItemTokenizer:
         return self._summarize(items, company_directions(split, len(items), self.config.company))
 
     def _summarize(self, items: ItemInputs, directions: Floats) -> ItemInputs:
-        contents = read_contents(items, self.model.features.words)
-        return items.with_summary(self.model.features.vectors(contents, directions))
+        features = self.model.features
+        contents = read_contents(items, features.words, features.lens)
+        return items.with_summary(features.vectors(contents, directions))
 
     @torch.no_grad()
     def states(

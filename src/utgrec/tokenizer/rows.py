@@ -54,17 +54,13 @@ class ItemRows:
         ]
         return torch.cat([self.parts[0][:0], *pieces])
 
-    def means(self, width: int) -> Tensor:
-        """The mean row of every item, cut to `width`; zeros for an item without: (N, width)."""
-        out = torch.zeros(len(self), width)
-        for first in range(0, len(self), 1024):
-            items = np.arange(first, min(first + 1024, len(self)))
-            counts = torch.from_numpy(self.counts[items])
-            owner = torch.repeat_interleave(torch.arange(len(items)), counts)
-            rows = self.take(items)[:, :width].float()
-            sums = torch.zeros(len(items), width).index_add_(0, owner, rows)
-            out[first : first + len(items)] = sums / counts.clamp(min=1)[:, None]
-        return out
+    def means(self, items: Ints, width: int) -> Tensor:
+        """The mean row of some items, cut to `width`; zeros for one without: (n, width)."""
+        counts = torch.from_numpy(self.counts[items])
+        owner = torch.repeat_interleave(torch.arange(len(items)), counts)
+        rows = self.take(items)[:, :width].float()
+        sums = torch.zeros(len(items), width).index_add_(0, owner, rows)
+        return sums / counts.clamp(min=1)[:, None]
 
 
 class Latents:

@@ -28,7 +28,7 @@ from utgrec.tokenizer.backbone_source import find_source
 from utgrec.tokenizer.batches import PairBatches, Pairs
 from utgrec.tokenizer.company import company_directions
 from utgrec.tokenizer.features import ItemFeatures
-from utgrec.tokenizer.items import ItemInputs, read_contents, read_items
+from utgrec.tokenizer.items import ItemInputs, contents_of, read_contents, read_items
 from utgrec.tokenizer.pretrained import (
     STAGE,
     ItemTokenizer,
@@ -42,6 +42,7 @@ from utgrec.tokenizer.tiny import create_tiny_backbone
 from utgrec.training.trainer import TrainerConfig, train, write_losses
 
 log = logging.getLogger(__name__)
+FIT_ITEMS = 20_000  # that the leading directions of a wide backbone are found in
 TINY_PICTURES = 2000  # that the tiny backbone's patch embedding is fitted on
 
 
@@ -220,7 +221,12 @@ def _pool(domains: Sequence[Domain]) -> _Pool:
 
 def _summarize(items: ItemInputs, pool: _Pool, features: ItemFeatures, *, fit: bool) -> ItemInputs:
     """Give all items their features, fitted on them first if `fit`."""
-    contents = read_contents(items, features.words)
+    device = features.mean.device
+    features.to("cpu")  # closed forms in float64, which not every device has
+    if fit:
+        sample = pool.trained[:: max(1, -(-len(pool.trained) // FIT_ITEMS))]
+        features.fit_lens(contents_of(items, sample, features.words))
+    contents = read_contents(items, features.words, features.lens)
     if fit:
         features.fit_contents(contents[torch.from_numpy(pool.trained)])
     parts = zip(torch.split(contents, pool.sizes), pool.splits, strict=True)
@@ -232,6 +238,7 @@ def _summarize(items: ItemInputs, pool: _Pool, features: ItemFeatures, *, fit: b
     )
     if fit:
         features.fit_states(summary[torch.from_numpy(pool.trained)])
+    features.to(device)
     return items.with_summary(summary)
 
 

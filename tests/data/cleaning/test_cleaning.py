@@ -16,6 +16,8 @@ from utgrec.data.cleaning.events import Events, backwards, in_bursts, of_fast_us
 from utgrec.data.cleaning.findings import find, warnings_of
 from utgrec.data.cleaning.languages import count_languages, languages
 from utgrec.data.cleaning.texts import boilerplate, has_markup, has_mojibake, repair, says_nothing
+from utgrec.data.prepare import TableOptions, prepare_table
+from utgrec.data.splitting import SplitOptions
 from utgrec.data.summary import summarise
 from utgrec.errors import BadConfig, SettingsMismatch, StorageError
 
@@ -303,3 +305,31 @@ def test_what_is_refused(dirty: Path, tmp_path: Path) -> None:
     clean_domain(dirty, tmp_path / "c", CleanOptions(strip_html=True))
     with pytest.raises(SettingsMismatch, match="derived otherwise"):
         clean_domain(dirty, tmp_path / "c", CleanOptions(fix_mojibake=True))
+
+
+def test_a_split_by_time_and_further_columns_stay(tmp_path: Path) -> None:
+    rows = [(user, 1_700_000_000 + 1000 * step, step) for step in range(40) for user in range(5)]
+    lines = [f"u{user},i{step % 9},{time},{step % 3 + 1}" for user, time, step in rows]
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "items.csv").write_text(
+        "item_id,title\n" + "".join(f"i{n},<b>Cup</b> &amp;amp; {n}\n" for n in range(9))
+    )
+    text = "user_id,item_id,timestamp,weight\n" + "\n".join([*lines, *lines[:3]]) + "\n"
+    (source / "interactions.csv").write_text(text)
+    options = TableOptions(
+        k_core=1, columns={"weight": "weight"}, split=SplitOptions(kind="global-time")
+    )
+    prepare_table(source, tmp_path / "domain", options)
+    before = Domain.open(tmp_path / "domain")
+    assert find(before).duplicate_events == find(before).unsorted_rows == 3
+    clean_domain(tmp_path / "domain", tmp_path / "c", CleanOptions(drop_duplicate_events=True))
+    after = Domain.open(tmp_path / "c")
+    assert after.split == before.split and after.split.kind == "global-time"
+    assert after.interaction_count == 200
+    log = pq.read_table(tmp_path / "c" / "interactions.parquet")
+    assert log.column_names == ["user", "item", "timestamp", "weight"]
+    steps = (log.column("timestamp").to_numpy() // 1000 - 1_700_000_000) // 1000
+    assert (log.column("weight").to_numpy() == steps % 3 + 1).all()
+    counts = after.manifest.facts["split"] if after.manifest else {}
+    assert counts["training_interactions"] < 200 and counts["kind"] == "global-time"

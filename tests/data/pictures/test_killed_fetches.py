@@ -14,7 +14,9 @@ from picture_web import Reply, Request, Web, picture, serving
 
 from utgrec import Domain
 from utgrec.data.pictures.fetch import fetch_images
+from utgrec.data.pictures.journal import open_workspace
 from utgrec.data.pictures.options import ImageOptions
+from utgrec.data.pictures.outcomes import Result
 
 PROGRAM = Path(__file__).with_name("fetch_and_die.py")
 OPTIONS = ImageOptions(allow_private_addresses=True, workers=1, attempts=1)
@@ -132,3 +134,16 @@ def test_a_full_disk_half_way(web: Web, whole, tmp_path: Path, room: int) -> Non
     manifest = fetch_images(folder, OPTIONS)
     assert (without_manifest(folder), manifest.fingerprint) == whole
     assert [path.name for path in tmp_path.iterdir()] == ["shop"]
+
+
+def test_a_torn_line_costs_no_other(tmp_path: Path) -> None:
+    for url in ("http://a/1", "http://a/2"):
+        with open_workspace(tmp_path / "shop") as workspace:
+            workspace.start(512)
+            workspace.note(url, Result("not found"))
+        with open(workspace.folder / "journal.jsonl", "a") as stream:
+            stream.write('["http://half')
+    with open_workspace(tmp_path / "shop") as workspace:
+        assert list(workspace.start(512)) == ["http://a/1", "http://a/2"]
+    with open_workspace(tmp_path / "shop") as workspace:
+        assert workspace.start(256) == {}  # pictures of another size are not mixed in

@@ -262,19 +262,24 @@ def test_temporary_failures_are_tried_again_in_the_same_run(tmp_path):
 
 
 def test_retry_after_is_kept(tmp_path):
+    """While a host rests nothing at all is asked of it, by no other connection either."""
     times = []
 
-    def handler(request: Request) -> Reply:
+    def handler(request: Request):
         times.append(time.monotonic())
         if len(times) == 1:
             return Reply(status=429, headers=(("Retry-After", "1"),))
-        return Reply(picture(len(times)))
+        return slow(len(times))
+
+    async def slow(number: int) -> Reply:
+        await asyncio.sleep(0.3 if number == 2 else 0)
+        return Reply(picture(number))
 
     with serving(handler) as web:
-        folder = write_pictured(tmp_path / "shop", [web.url(f"/{n}.jpg") for n in range(3)])
-        manifest = fetch_images(folder, ImageOptions(per_host=1, **LOCAL))
-    assert manifest.facts["images"]["outcomes"] == {"stored": 3}
-    assert times[1] - times[0] >= 1  # nothing at all is asked of a host that rests
+        folder = write_pictured(tmp_path / "shop", [web.url(f"/{n}.jpg") for n in range(5)])
+        manifest = fetch_images(folder, ImageOptions(per_host=2, **LOCAL))
+    assert manifest.facts["images"]["outcomes"] == {"stored": 5}
+    assert len(times) == 6 and all(moment - times[0] >= 1 for moment in times[2:])
 
 
 def test_a_host_that_asks_for_too_long_is_left(tmp_path):

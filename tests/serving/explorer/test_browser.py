@@ -191,10 +191,12 @@ def test_why_is_what_the_server_says(visit, run_copy):
         assert f"{item['title']}" in card.inner_text()
         for place, reason in enumerate(item["why"]):
             said = card.locator(".why li").nth(place).inner_text()
-            assert f"shares {reason['shared_codes']} of 3 codes with" in said
-            assert reason["title"] in said
-        if not item["why"]:
-            assert "Not alike in codes" in card.inner_text()
+            shared = reason["shared_codes"]
+            told = f"shares {shared} of 3 codes with" if shared else "no codes in common with"
+            assert told in said and reason["title"] in said
+            assert f"{100 * reason['attention']:.0f} %" in said
+            assert card.locator(".why li").nth(place).locator(".dot:not(.off)").count() == shared
+        assert card.locator(".why li").count() == len(item["why"])
 
 
 def test_filters(visit, run_copy):

@@ -124,6 +124,7 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
             ),
             config=config,
             inputs=inputs,
+            split=domain.split,
             facts={
                 **{name: value for name, value in facts.items() if name not in ("name", "counts")},
                 "split": counts_of(left.log, domain.split),
@@ -138,7 +139,6 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
                 },
             },
             rejected=rejected.to_arrow(),
-            split=domain.split,
         )
 
 

@@ -59,7 +59,7 @@ export async function showNext(view, { query, signal }) {
     try {
       const got = await post(
         "v1/recommend",
-        { history, k: wanted, filters: asRequest(), unknown: "skip" },
+        { history, k: wanted, filters: asRequest(), unknown: "skip", attention: true },
         AbortSignal.any([asking.signal, signal]),
       );
       const hits = got.answers[0].items;
@@ -263,41 +263,36 @@ function likely(item, best) {
 
 function why(item, history) {
   if (!history.length) return null;
-  if (!item.why.length)
-    return h(
-      "p",
-      { class: "note why" },
-      "Not alike in codes: the order of what people take leads here.",
-    );
-  return h(
-    "ul",
-    { class: "why", "aria-label": "Why it is here" },
-    item.why.map((reason) =>
-      h(
-        "li",
-        {},
-        h(
-          "span",
-          { class: "dots", "aria-hidden": "true" },
-          item.codes.map((code, level) =>
-            h("span", {
-              class: level < reason.shared_codes ? "dot" : "dot off",
-              style: { "--hue": hueOf(level, code) },
-            }),
-          ),
-        ),
-        h(
-          "span",
-          {},
-          h(
-            "span",
-            { class: "hidden" },
-            `shares ${reason.shared_codes} of ${item.codes.length} codes with `,
-          ),
-          h("span", { class: "quiet", "aria-hidden": "true" }, "like "),
-          titleOf(reason),
-        ),
-      ),
-    ),
+  if (!item.why.length) return h("p", { class: "note why" }, "Nothing in your history is like it.");
+  const reasons = item.why.map((reason) => h("li", {}, because(item, reason)));
+  return h("ul", { class: "why", "aria-label": "Why it is here" }, reasons);
+}
+
+/** One item of the history: as many squares filled as codes shared, and how much it was looked at. */
+function because(item, reason) {
+  const { shared_codes: shared, attention } = reason;
+  const dots = item.codes.map((code, level) =>
+    h("span", { class: level < shared ? "dot" : "dot off", style: { "--hue": hueOf(level, code) } }),
   );
+  const told = shared
+    ? `shares ${shared} of ${item.codes.length} codes with `
+    : "no codes in common with ";
+  return [
+    h("span", { class: "dots", "aria-hidden": "true" }, dots),
+    h(
+      "span",
+      { class: "why-title" },
+      h("span", { class: "hidden" }, told),
+      h("span", { class: "quiet", "aria-hidden": "true" }, shared ? "like " : "after "),
+      titleOf(reason),
+    ),
+    attention !== null &&
+      attention !== undefined &&
+      h(
+        "span",
+        { class: "quiet figure", title: "Share of the model's attention to your history" },
+        h("span", { class: "hidden" }, ", attention "),
+        percent(attention),
+      ),
+  ];
 }
