@@ -146,6 +146,7 @@ def test_the_commands():
         "export",
         "prepare table",
         "prepare marketplace",
+        "prepare amazon2023",
         "prepare authors",
         "prepare datasets",
         "prepare recbole",
