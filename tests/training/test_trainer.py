@@ -235,6 +235,13 @@ def test_losses_are_json_lines(tmp_path):
 class TestStopping:
     """A signal ends training after its step, with a checkpoint; the run then goes on."""
 
+    @pytest.fixture(autouse=True)
+    def _ctrl_c_is_heard(self):
+        """Shells start what runs in the background with SIGINT ignored, and it would stay so."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_stops_after_the_step_and_the_run_goes_on(self, tmp_path, number):
         def batch(step):
