@@ -18,7 +18,7 @@ import numpy as np
 from real_domains import machine
 from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain
 from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import NETWORK_ALONE, GenerativeSystem, make_validator
 from utgrec.evaluation.protocol import evaluate
@@ -84,7 +84,7 @@ def measure(
         ),
     )
     model, vocabulary, _ = read_recommender(out)
-    split, coded, figures = leave_one_out(domain), read_codes(codes).codes, {}
+    split, coded, figures = split_domain(domain), read_codes(codes).codes, {}
     for name, mixing in (("mixed", None), ("network", NETWORK_ALONE)):
         system = GenerativeSystem(
             model,

@@ -43,9 +43,13 @@ def make_states(quantizer: TreeQuantizer, items: int, conflicts: float) -> Tenso
     tuples = rng.choice(int(np.prod(sizes)), items - paired, replace=False)
     numbers = rng.permutation(np.concatenate([tuples, tuples[:paired]]))
     codes = torch.from_numpy(np.stack(np.unravel_index(numbers, sizes), axis=1))
+    generator = torch.Generator().manual_seed(1)
+    states = torch.empty(items, len(sizes), quantizer.config.dim)
     with torch.no_grad():
-        states = quantizer.embed(codes).cumsum(dim=1)
-    states += NOISE * torch.randn(states.shape, generator=torch.Generator().manual_seed(1))
+        for start in range(0, items, 50_000):
+            part = quantizer.embed(codes[start : start + 50_000]).cumsum(dim=1)
+            noise = NOISE * torch.randn(part.shape, generator=generator)
+            states[start : start + len(part)] = part + noise
     return states
 
 

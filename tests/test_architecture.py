@@ -382,6 +382,18 @@ def test_what_is_forbidden_is_found():
     assert found == {"pickle", "joblib", "*", "print", "torch.load", "eval"}
 
 
+def test_the_split_is_the_domains_own():
+    """Nobody chooses leave-one-out by themselves: a split by time would be forgotten."""
+    named = {
+        module.name
+        for module in MODULES.values()
+        for node in ast.walk(module.tree)
+        if getattr(node, "id", getattr(node, "attr", "")) == "leave_one_out"
+        or (isinstance(node, ast.alias) and node.name == "leave_one_out")
+    }
+    assert named == set()
+
+
 def test_files_stay_short():
     lengths = {
         str(module.path.relative_to(SOURCE)): len(module.path.read_text().splitlines())

@@ -19,7 +19,7 @@ from torch import nn
 
 from utgrec.catalog import Domain
 from utgrec.config import require
-from utgrec.data.split import leave_one_out
+from utgrec.data.split import split_domain
 from utgrec.errors import UTGRecError
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 from utgrec.tokenizer.backbone_source import find_source
@@ -211,7 +211,7 @@ def _items(config: TokenizerConfig, domains: Sequence[Domain]) -> tuple[int, flo
     texts: list[str] = []
     trained = shown = total = 0
     for domain in domains:
-        rows = np.unique(leave_one_out(domain).train)
+        rows = np.unique(split_domain(domain).train)
         trained += len(rows)
         total += len(domain.catalog)
         shown += sum(path is not None for path in domain.catalog.images)

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shop_files import ITEMS, write_shop
+from shop_files import ITEMS, write_rows, write_shop
 from test_split import domain_of
 
 from utgrec import storage
 from utgrec.catalog import Domain, SplitRule
+from utgrec.data.cleaning.clean import CleanOptions, clean_domain
 from utgrec.data.cold import hold_out_items
 from utgrec.data.neighbours import find_neighbours
 from utgrec.data.prepare import TableOptions, prepare_table
@@ -161,6 +163,34 @@ def test_the_domain_says_its_split_and_is_another_domain_by_it(tmp_path: Path) -
         check_one_split(domains)
     with pytest.raises(BadConfig, match="held out by leave-one-out"):
         hold_out_items(derived, 0.3, 0, tmp_path / "cold")
+
+
+def test_cleaning_keeps_the_split_and_what_is_known_of_events(tmp_path: Path) -> None:
+    events = [
+        {"user_id": f"u{n % 4}", "item_id": ITEMS[n % 3]["item_id"], "action": "buy", "w": n + 1}
+        | {"timestamp": 1_400_000_000 + 1000 * n}
+        for n in range(24)
+    ]
+    source = write_shop(tmp_path / "s", events=[])
+    write_rows(source / "interactions.csv", [*events, events[5]])
+    options = TableOptions(
+        k_core=1,
+        columns={"event": "action", "weight": "w"},
+        split=SplitOptions(kind="global-time"),
+    )
+    prepare_table(source, tmp_path / "d", options)
+    cleaned = clean_domain(
+        tmp_path / "d", tmp_path / "out", CleanOptions(drop_duplicate_events=True)
+    )
+    assert Domain.open(tmp_path / "out").split == Domain.open(tmp_path / "d").split
+    before, after = (
+        pq.read_table(tmp_path / name / "interactions.parquet") for name in ("d", "out")
+    )
+    assert after.schema.equals(before.schema) and after.num_rows == before.num_rows - 1
+    assert sorted(after.column("weight").to_pylist()) == [float(n + 1) for n in range(24)]
+    assert cleaned.facts["split"]["kind"] == "global-time"
+    known = cleaned.facts["split"]["training_interactions"]
+    assert known == len(split_domain(Domain.open(tmp_path / "out")).train)
 
 
 @pytest.mark.parametrize("change", ["kind", "test_from", "file"])

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from utgrec import storage
 from utgrec.catalog import LEAVE_ONE_OUT, Domain, write_domain
@@ -65,14 +66,8 @@ def hold_out_items(domain_folder: Path, share: float, seed: int, out: Path) -> s
     found = find_derived(Path(domain_folder), out, config, inputs)
     if found is not None:
         return found
-    user = np.repeat(np.arange(domain.user_count), np.diff(domain.offsets))[held.keep]
-    interactions = pa.table(
-        {
-            "user": user.astype(np.int32),
-            "item": domain.items[held.keep],
-            "timestamp": domain.timestamps[held.keep],
-        }
-    )
+    log = pq.read_table(Path(domain_folder) / "interactions.parquet")
+    interactions = log.filter(pa.array(held.keep))
     base = domain.manifest.facts if domain.manifest is not None else {}
     facts: dict[str, Any] = {
         name: value for name, value in base.items() if name not in ("name", "counts")

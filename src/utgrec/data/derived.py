@@ -5,11 +5,18 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
 
 from utgrec import storage
 from utgrec.catalog import DOMAIN_MANIFEST, Domain
 from utgrec.errors import SettingsMismatch, StorageError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def find_derived(
@@ -53,3 +60,14 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
         return
     shutil.copyfile(source, target)
+
+
+def further_columns(domain_folder: Path, keep: npt.NDArray[np.bool_]) -> dict[str, "pl.Series"]:
+    """The columns of a log beside user, item and time, for the interactions (I,) that stay."""
+    import polars as pl
+
+    stored = pq.read_table(domain_folder / "interactions.parquet")
+    return {
+        name: pl.DataFrame(pl.from_arrow(stored.select([name])))[name].filter(pl.Series(keep))
+        for name in stored.column_names[3:]
+    }

@@ -199,10 +199,14 @@ def prepare_source(
 def _split(options: TableOptions, log: Log) -> tuple[SplitRule, dict[str, int]]:
     """The rule for what the filters left, and what it makes of it."""
     rule = choose_split(options.split, log.timestamps, log.facts["time"])
+    return rule, counts_of(log, rule)
+
+
+def counts_of(log: Log, rule: SplitRule) -> dict[str, int]:
+    """What a rule makes of a log, for the manifest."""
     lengths = np.bincount(log.users, minlength=len(log.user_ids))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    divided = divide(offsets, log.items, log.timestamps, rule)
-    return rule, split_counts(divided, len(log.items))
+    return split_counts(divide(offsets, log.items, log.timestamps, rule), len(log.items))
 
 
 def select(log: Log, item_count: int, k: int, keep_untaken: bool) -> Selection:

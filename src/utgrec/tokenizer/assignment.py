@@ -22,7 +22,8 @@ from utgrec.errors import InputError
 from utgrec.tokenizer.quantizer import TreeQuantizer, squared_distances
 
 Codes = npt.NDArray[np.int16]
-CHUNK = 4096
+CHUNK = 1024  # items whose distances to all codes stay in the processor's cache
+PORTION = 4096  # items under crowded prefixes that are settled together
 
 
 class Assignment(NamedTuple):
@@ -81,8 +82,11 @@ def assign_codes(
 
 def code_distances(states: Tensor, codes: Tensor, quantizer: TreeQuantizer) -> Tensor:
     """Squared distances of states to those that codes rebuild. (N, L, D), (N, L) → (N,)"""
-    rebuilt = quantizer.embed(codes.long()).float().cumsum(dim=1)  # (N, L, D)
-    return (states.float() - rebuilt).square().sum(dim=(1, 2))
+    found = [states.new_zeros(0, dtype=torch.float32)]
+    for some, theirs in zip(torch.split(states, PORTION), torch.split(codes, PORTION), strict=True):
+        rebuilt = quantizer.embed(theirs.long()).float().cumsum(dim=1)  # (n, L, D)
+        found.append((some.float() - rebuilt).square().sum(dim=(1, 2)))
+    return torch.cat(found)
 
 
 class _Published:
@@ -206,7 +210,7 @@ class _Repair:
         for prefix in dirty:
             some.append(prefix)
             count += len(self._members(prefix))
-            if count >= CHUNK:
+            if count >= PORTION:
                 yield some
                 some, count = [], 0
         if some:

@@ -150,10 +150,10 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and covariance in float64, a part of the rows at a time. Shape: (N, W)."""
     mean = torch.zeros(values.shape[1], dtype=torch.float64)
     covariance = torch.zeros(values.shape[1], values.shape[1], dtype=torch.float64)
-    for part in values.split(ROWS_AT_ONCE):
+    for part in torch.split(values, ROWS_AT_ONCE):
         mean += part.double().sum(dim=0)
     mean /= len(values)
-    for part in values.split(ROWS_AT_ONCE):
+    for part in torch.split(values, ROWS_AT_ONCE):
         centred = part.double() - mean
         covariance += centred.T @ centred
     return mean, covariance / len(values)

@@ -15,17 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from utgrec import storage
-from utgrec.catalog import Domain, SplitRule, write_domain
+from utgrec.catalog import Domain, write_domain
 from utgrec.config import require, to_dict
 from utgrec.data.cleaning import texts as looks
 from utgrec.data.cleaning.events import Mask, in_bursts, of_fast_users, repeated
 from utgrec.data.cleaning.findings import categories_of, events_of, has_real_times
-from utgrec.data.derived import find_derived, link_pictures
+from utgrec.data.derived import find_derived, further_columns, link_pictures
 from utgrec.data.log import Log
-from utgrec.data.prepare import select
+from utgrec.data.prepare import counts_of, select
 from utgrec.data.rejects import SCHEMA
-from utgrec.data.split import divide
-from utgrec.data.splitting import split_counts
 from utgrec.errors import BadConfig, EmptyDomain
 
 ITEMS, EVENTS = "items.parquet", "interactions.parquet"
@@ -99,7 +97,7 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
         items=events.items[~dropped],
         timestamps=events.times[~dropped],
         facts={},
-        extra={name: column.filter(~dropped) for name, column in _further(source).items()},
+        extra=further_columns(source, ~dropped),
     )
     # Items that nobody took stay, if the source kept them; dropped ones never do.
     keep_untaken = bool(before.get("untaken_items_kept", 0)) or k == 1
@@ -129,7 +127,7 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
             split=domain.split,
             facts={
                 **{name: value for name, value in facts.items() if name not in ("name", "counts")},
-                "split": _split_counts(left.log, domain.split),
+                "split": counts_of(left.log, domain.split),
                 "rejected": dict(sorted(rejected["reason"].value_counts().rows())),
                 "filter": left.facts,
                 "duplicate_events": int(repeated(_again(left.log)).sum()),
@@ -142,19 +140,6 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
             },
             rejected=rejected.to_arrow(),
         )
-
-
-def _further(source: Path) -> dict[str, pl.Series]:
-    """Columns of the interactions beyond user, item and time, such as weights. Each (I,)"""
-    table = pq.read_table(source / EVENTS)
-    names = [name for name in table.column_names if name not in ("user", "item", "timestamp")]
-    return {name: pl.Series(name, table.column(name)) for name in names}
-
-
-def _split_counts(log: Log, rule: SplitRule) -> dict[str, int]:
-    """What the source's split makes of the log that is left."""
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(log.users))]).astype(np.int64)
-    return split_counts(divide(offsets, log.items, log.timestamps, rule), len(log.items))
 
 
 def _texts(domain: Domain, options: CleanOptions) -> Texts:
