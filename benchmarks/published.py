@@ -66,7 +66,7 @@ class PublishedStep:
         """Projected states of some items, not standardised: (N, L, D)."""
         model, switches = self.model, self.switches
         prompts = build_prompts(self.items, rows, model.backbone, len(model.queries))
-        prompts = prompts.to(model.queries.device)._replace(groups=())
+        prompts = prompts.to(model.queries.device)
         if switches.pad_to_max:
             prompts = widen(prompts, self.longest, model.backbone.family.pad_token)
         if switches.frozen_every_step:

@@ -87,7 +87,7 @@ def test_domains(domains, refused, tmp_path):
     bad = short_domain(tmp_path / "bad", [4] * 9, name="a/b")
     refused(make_plan([bad]), BadConfig, "named 'a/b'; a name must be letters")
     nobody = short_domain(tmp_path / "nobody", [2] * 9)
-    refused(make_plan([nobody]), EmptyDomain, "no user of short .* has 3 interactions")
+    refused(make_plan([nobody]), EmptyDomain, "no user of short .* has a test item")
 
 
 def test_a_domain_stands_beside_its_cold_version(domains, tmp_path):

@@ -216,7 +216,7 @@ def test_a_sample_of_users_is_drawn_once(shop, tmp_path):
 
 def test_nobody_to_validate_on(tmp_path):
     given = fit_input(write_shop(tmp_path / "shop", [[0, 1], [2]]), tmp_path / "work")
-    with pytest.raises(InputError, match="'fruit' has no user with 3 interactions"):
+    with pytest.raises(InputError, match="'fruit' has no user with a validation item"):
         tune(ItemKNNFamily(), given, 1)
     assert not (tmp_path / "work").exists()
 

@@ -213,7 +213,7 @@ def test_the_weights_of_the_best_epoch_are_kept(tmp_path, caplog):
     domain = write_shop(tmp_path / "shop", noisy_histories())
     given = fit_input(domain, tmp_path / "work")
     settings = SASRecConfig(**SMALL, epochs=30, patience=2, learning_rate=1e-2)
-    with caplog.at_level(logging.INFO, logger="utgrec.training.trainer"):
+    with caplog.at_level(logging.INFO, logger="utgrec.training"):
         system = FAMILIES["sasrec"].fit(given, settings)
     figures = [float(found) for found in re.findall(r"'ndcg@10': ([\d.e-]+)", caplog.text)]
     assert 3 <= len(figures) < 30 and figures.index(max(figures)) == len(figures) - 3
@@ -232,9 +232,9 @@ def test_a_killed_training_goes_on(ring, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     # A checkpoint after each step, so that the kill loses little.
-    from utgrec.training import trainer
+    from utgrec.training.standing import Standing
 
-    monkeypatch.setattr(trainer._Run, "checkpoint_due", property(lambda run: True))
+    monkeypatch.setattr(Standing, "checkpoint_due", property(lambda run: True))
     given = fit_input(ring, tmp_path / "b")
     with pytest.raises(KeyboardInterrupt):
         family.fit(given, settings, stop)

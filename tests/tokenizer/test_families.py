@@ -22,7 +22,7 @@ from small_items import TEXTS
 from utgrec.errors import BadConfig
 from utgrec.tokenizer.backbone import Backbone, open_picture
 from utgrec.tokenizer.backbone_config import LoraSettings, MachineSettings, PretrainedBackboneConfig
-from utgrec.tokenizer.items import build_prompts, padding_share, read_items
+from utgrec.tokenizer.items import build_prompts, by_length, padding_share, read_items
 
 LENGTH = 3
 GOLDEN = Path(__file__).with_name("golden_states.json")
@@ -122,7 +122,7 @@ def test_positions_are_those_of_the_model(opened, read, picture_files, name, row
 
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
-def test_padding_batch_and_groups_change_nothing(opened, read, name):
+def test_padding_and_batch_change_nothing(opened, read, name):
     backbone, items = opened[name], read[name]
     vectors = queries()
     every = np.arange(len(TEXTS))
@@ -134,10 +134,8 @@ def test_padding_batch_and_groups_change_nothing(opened, read, name):
     )
     for order in (every, every[::-1].copy(), np.array([7, 3, 1, 0])):
         together = build_prompts(items, order, backbone, LENGTH)
-        assert len(together.groups) == 4
-        for prompts in (together, together._replace(groups=())):
-            found = backbone(prompts, vectors)
-            torch.testing.assert_close(found, alone[order], atol=1e-5, rtol=1e-4)
+        found = backbone(together, vectors)
+        torch.testing.assert_close(found, alone[order], atol=1e-5, rtol=1e-4)
     assert (alone[0] - alone[1]).abs().max() > 1e-3
 
 
@@ -186,14 +184,14 @@ def test_states_do_not_change_with_transformers(opened, read, name):
     torch.testing.assert_close(states[:, :, :4], recorded, atol=2e-4, rtol=2e-3)
 
 
-def test_groups_leave_little_padding(opened, read):
-    backbone = opened["qwen2_vl"]
-    together = build_prompts(read["qwen2_vl"], np.arange(len(TEXTS)), backbone, LENGTH)
-    assert padding_share(together) < padding_share(together._replace(groups=())) / 2
-    places = torch.cat([group.rows for group in together.groups])
-    assert sorted(places.tolist()) == list(range(len(TEXTS)))
-    shown = torch.cat([group.features for group in together.groups])
-    assert sorted(shown.tolist()) == list(range(len(together.features)))
+def test_batches_of_like_lengths_leave_little_padding(opened, read):
+    backbone, items, every = opened["qwen2_vl"], read["qwen2_vl"], np.arange(len(TEXTS))
+    shares = [
+        padding_share(build_prompts(items, rows, backbone, LENGTH))
+        for rows in by_length(items, every, 2)
+    ]
+    mixed = padding_share(build_prompts(items, every, backbone, LENGTH))
+    assert np.mean(shares) < mixed / 2
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -173,9 +173,7 @@ class TestTraining:
     @pytest.mark.parametrize("name", ["qwen3_vl", "smolvlm", "qwen3", "bert", "siglip"])
     def test_every_kind_of_model_trains_and_opens_again(self, domain, tmp_path, name):
         base = write_model(tmp_path / "base", name)
-        wanted = config(
-            base, tmp_path / "cache", name, pictures=name not in ("qwen3", "bert"), groups=2
-        )
+        wanted = config(base, tmp_path / "cache", name, pictures=name not in ("qwen3", "bert"))
         wanted = dataclasses.replace(
             wanted,
             quantizer=dataclasses.replace(wanted.quantizer, warmup_steps=1, settle_rounds=1),
@@ -214,7 +212,7 @@ class TestTraining:
         states = torch.randn(4, 3, wanted.quantizer.dim, requires_grad=True)
         tokens = torch.randint(0, VOCABULARY, (4, 8))
         tokens[1, 5:] = -100
-        nobody = torch.full((4,), -1)
+        nobody = torch.full_like(tokens, -100)
         out = model.text_decoder(states, tokens, nobody, model.backbone.embeddings)
         out.own.backward()
         found, states.grad = states.grad.clone(), None
@@ -324,7 +322,6 @@ class TestBadFolders:
             ({"name": ""}, "needs a name"),
             ({"dtype": "int8"}, "dtype is"),
             ({"min_pixels": 9, "max_pixels": 8}, "min_pixels"),
-            ({"groups": 0}, "groups"),
         ],
     )
     def test_settings_that_cannot_work(self, changes, message):

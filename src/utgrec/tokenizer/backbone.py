@@ -31,14 +31,6 @@ from utgrec.tokenizer.families.family import WITH_IMAGE, WITHOUT_IMAGE, Family, 
 __all__ = ["WITHOUT_IMAGE", "WITH_IMAGE", "Backbone", "PictureFeatures", "Prompts", "open_picture"]
 
 
-class Group(NamedTuple):
-    """Items of a batch that are about equally long."""
-
-    rows: Tensor  # (b,), int64, rows of the batch
-    features: Tensor  # (m,), int64, rows of the batch's picture features
-    width: int  # tokens of the longest prompt, rounded up
-
-
 class Prompts(NamedTuple):
     """A padded batch of prompts; padding is on the right, where a causal model cannot see it."""
 
@@ -48,16 +40,9 @@ class Prompts(NamedTuple):
     picture: Tensor  # (B, S), bool, where picture features stand
     features: Tensor  # (M, F), picture features of the batch in reading order
     summary: Tensor  # (B, F), see features.py
-    groups: tuple[
-        Group, ...
-    ] = ()  # parts that are read one after the other; none means all at once
 
     def to(self, device: torch.device) -> "Prompts":
         """The same prompts on another device."""
-        groups = tuple(
-            Group(group.rows.to(device), group.features.to(device), group.width)
-            for group in self.groups
-        )
         return Prompts(
             tokens=self.tokens.to(device),
             positions=self.positions.to(device),
@@ -65,7 +50,6 @@ class Prompts(NamedTuple):
             picture=self.picture.to(device),
             features=self.features.to(device),
             summary=self.summary.to(device),
-            groups=groups,
         )
 
 
@@ -183,11 +167,6 @@ class Backbone(nn.Module):
         return device
 
     @property
-    def groups(self) -> int:
-        """Parts of a batch by length; see `items.build_prompts`."""
-        return self.settings.groups if self.settings else 1
-
-    @property
     def embeddings(self) -> Tensor:
         """The token embedding matrix, (V, H)."""
         return self.family.embeddings
@@ -220,16 +199,6 @@ class Backbone(nn.Module):
 
     def forward(self, prompts: Prompts, queries: Tensor) -> Tensor:
         """Hidden states of the code queries. Shapes: prompts, (B, L, H) or (L, H) → (B, L, H)."""
-        if not prompts.groups:
-            return self._read(prompts, queries)
-        states = [
-            self._read(_part(prompts, group), queries[group.rows] if queries.ndim == 3 else queries)
-            for group in prompts.groups
-        ]
-        order = torch.cat([group.rows for group in prompts.groups])
-        return torch.cat(states)[order.argsort()]
-
-    def _read(self, prompts: Prompts, queries: Tensor) -> Tensor:
         embedded = self.family.embed(prompts.tokens)  # (B, S, H)
         if embedded.is_leaf:  # frozen words, which activation checkpointing marks as trained
             embedded = embedded.detach()
@@ -288,19 +257,6 @@ def token_ids(family: Family, texts: Sequence[str]) -> list[list[int]]:
     )
     ids: list[list[int]] = encoded["input_ids"]
     return ids
-
-
-def _part(prompts: Prompts, group: Group) -> Prompts:
-    """The prompts of one group, without the padding that the others need."""
-    rows, shown = group.rows, slice(group.width)
-    return Prompts(
-        prompts.tokens[rows, shown],
-        prompts.positions[:, rows, shown],
-        prompts.lengths[rows],
-        prompts.picture[rows, shown],
-        prompts.features[group.features],
-        prompts.summary[rows],
-    )
 
 
 def open_picture(path: Path, max_pixels: int = 40_000_000) -> Image.Image:

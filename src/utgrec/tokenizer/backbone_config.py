@@ -66,8 +66,6 @@ class PretrainedBackboneConfig:
     """Larger pictures are made smaller there (pixels): 256 tokens of 28 × 28 for Qwen2-VL."""
     pictures: bool = True
     """Whether pictures are read; without, items go by their words alone."""
-    groups: int = 4
-    """Parts of a batch by length, each padded for itself, so that little of it is padding."""
     machine: MachineSettings = dataclasses.field(default_factory=MachineSettings)
     """How this machine runs it."""
 
@@ -82,4 +80,3 @@ class PretrainedBackboneConfig:
             f"min_pixels is at least 1 and at most max_pixels, got {self.min_pixels} and "
             f"{self.max_pixels}",
         )
-        require(self.groups >= 1, f"groups must be at least 1, got {self.groups}")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from utgrec.config import require
 from utgrec.progress import Progress, silent
-from utgrec.tokenizer.backbone import Backbone, Group, Prompts, token_ids
+from utgrec.tokenizer.backbone import Backbone, Prompts, token_ids
 from utgrec.tokenizer.features import summary_width
 from utgrec.tokenizer.latents import Codec
 from utgrec.tokenizer.picture_reading import read_pictures
@@ -148,10 +148,7 @@ def contents_of(items: ItemInputs, rows: npt.NDArray[np.int64], words: Tensor) -
 def build_prompts(
     items: ItemInputs, rows: npt.NDArray[np.int64], backbone: Backbone, code_length: int
 ) -> Prompts:
-    """Lay out the prompts of some items, padded on the right. Shapes: rows (B,) → Prompts.
-
-    The backbone reads them in `backbone.groups` parts by length, each padded for itself.
-    """
+    """Lay out the prompts of some items, padded on the right. Shapes: rows (B,) → Prompts."""
     parts = [
         backbone.layout(items.words[row], (int(items.grids[row, 0]), int(items.grids[row, 1])))
         for row in rows
@@ -174,41 +171,12 @@ def build_prompts(
         picture=torch.from_numpy(picture),
         features=items.features.take(rows),
         summary=items.summary[torch.from_numpy(rows)],
-        groups=_groups(lengths, items.features.counts[rows], backbone.groups),
     )
-
-
-def _groups(
-    lengths: npt.NDArray[np.int64], features: npt.NDArray[np.int64], count: int
-) -> tuple[Group, ...]:
-    """Cut a batch into `count` groups of equal size by length. Shapes: lengths, features (B,).
-
-    The number of groups depends on nothing but B, so processes that train together do the same.
-    """
-    count = min(count, len(lengths))
-    if count < 2:
-        return ()
-    ends = np.cumsum(features)
-    groups = []
-    for rows in np.array_split(np.argsort(lengths, kind="stable"), count):
-        rows = np.sort(rows)
-        own = [np.arange(ends[row] - features[row], ends[row]) for row in rows]
-        groups.append(
-            Group(
-                torch.from_numpy(rows),
-                torch.from_numpy(np.concatenate(own)),
-                round_up(int(lengths[rows].max())),
-            )
-        )
-    return tuple(groups)
 
 
 def padding_share(prompts: Prompts) -> float:
     """Share of the places that the backbone computes for nothing."""
-    used = int(prompts.lengths.sum())
-    if not prompts.groups:
-        return 1 - used / max(prompts.tokens.numel(), 1)
-    return 1 - used / sum(len(group.rows) * group.width for group in prompts.groups)
+    return 1 - int(prompts.lengths.sum()) / max(prompts.tokens.numel(), 1)
 
 
 def by_length(

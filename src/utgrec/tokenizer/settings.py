@@ -74,7 +74,7 @@ def _network(config: TokenizerConfig) -> dict[str, Any]:
     sections = {name: values[name] for name in ("backbone", "heads", "latents")}
     if isinstance(config.backbone, PretrainedBackboneConfig):
         # The base itself is recognised by its fingerprint, wherever it lies.
-        free = ("name", "revision", "machine", "groups")
+        free = ("name", "revision", "machine")
         sections["backbone"] = {
             name: value for name, value in values["backbone"].items() if name not in free
         }
