@@ -6,8 +6,9 @@
 Both do the same training step on the same weights, items, precision and device: before anything is
 timed, their losses and gradients on the same batch are compared. They run in turn, batch by batch;
 figures are medians. An item counts once in training, as the anchor whose words, picture and partner
-are learned. The reference encodes its positives too, as the published inference does. Every switch
-of the reference (`published.py`) is also measured by itself. Results go to
+are learned. The reference encodes its positives too, as the published inference does. With `--each`
+every switch of the reference (`published.py`) is also measured by itself. On a CPU with one thread
+seconds are those of the processor, which do not depend on what else the machine does. Results go to
 `benchmarks/results/tokenizer_speed.json`.
 """
 
@@ -16,6 +17,7 @@ import contextlib
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -168,27 +170,30 @@ def no_dropout(model: TokenizerModel) -> Iterator[None]:
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call."""
-    started = time.perf_counter()
+    """Seconds of one call: the processor's own where one thread does all of it."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    started = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def measure_training(bench: Bench, ways: dict[str, Published], repeats: int) -> dict[str, Any]:
     """Medians of items per second, the ways taking turns on every batch."""
     bench.model.train()
     times: dict[str, list[float]] = {name: [] for name in ways}
-    peaks = dict.fromkeys(ways, 0.0)
+    on_gpu = bench.device.type == "cuda"
+    peaks = dict.fromkeys(ways, 0.0) if on_gpu else {}
     items = len(bench.batches(0).rows)
     for number in range(-1, repeats):
         for name, switches in ways.items():
             with bench.trained_with(switches) as train:
-                if bench.device.type == "cuda":
+                if on_gpu:
                     torch.cuda.reset_peak_memory_stats()
                 seconds = timed(lambda: train(max(number, 0)), bench.device)  # noqa: B023
-                if bench.device.type == "cuda":
+                if on_gpu:
                     peaks[name] = max(peaks[name], torch.cuda.max_memory_allocated() / 2**30)
             if number >= 0:
                 times[name].append(seconds)
@@ -308,7 +313,8 @@ def main() -> None:
         encoding = measure_encoding(bench, max(2, arguments.repeats // 2), arguments.batch)
         result: dict[str, Any] = {
             "machine": machine(),
-            "command": "python benchmarks/tokenizer_speed.py",
+            "command": "python benchmarks/tokenizer_speed.py"
+            + "".join(f" {word}" for word in sys.argv[1:]),
             "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
             "gaps": gaps,
             "training": {
