@@ -198,12 +198,13 @@ class TestRefusals:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
 @pytest.mark.parametrize("ray", [False, True])
 def test_workers_write_what_one_process_writes(tokenizer, shop, whole, tmp_path, ray):
     if ray:
         import ray as cluster
 
-        cluster.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        cluster.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     try:
         settings = BulkSettings(shard_rows=10, workers=2, ray=ray)
         encode_items(tokenizer, shop, tmp_path / "out", settings)

@@ -150,8 +150,11 @@ def _in_ray(
     )
     images = None if settings.images is None else settings.images.resolve()
     arguments = (plan, out.resolve(), images, settings.at_once)
-    numbers = ray.data.from_items([{"number": shard.number} for shard in shards])
-    written = numbers.repartition(len(shards)).map_batches(
+    # A block for each shard from the start: to repartition takes processors that actors hold.
+    numbers = ray.data.from_items(
+        [{"number": shard.number} for shard in shards], override_num_blocks=len(shards)
+    )
+    written = numbers.map_batches(
         _ray_actor(),
         fn_constructor_args=arguments,
         batch_size=1,
