@@ -151,7 +151,7 @@ class PublishedStep:
             # All masks see one another, so more of them would be another decoder: what is beyond
             # the longest text of the batch is padded after it, to its favour.
             more = width - wanted.shape[1]
-            hidden = decoder.decoder(states, wanted.shape[1])
+            hidden = decoder.decoder(states)[:, : wanted.shape[1]]
             hidden = decoder.up(F.pad(hidden, (0, 0, 0, more)))  # (N, T, H)
             wanted = F.pad(wanted, (0, more), value=-100)
             logits = hidden @ embeddings.T.to(hidden.dtype)  # (N, T, V)
