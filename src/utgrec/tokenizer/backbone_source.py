@@ -14,6 +14,7 @@ from utgrec.errors import CorruptFile, MissingStage
 
 # What a model's folder holds for us; other formats of the weights are never fetched or read.
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+CACHE_VARIABLE = "UTGREC_CACHE"  # names the folder of picture features and latents
 # Bytes read of every weight file for its fingerprint: 64 pieces, evenly spread.
 PIECES, PIECE = 64, 4096
 
@@ -151,5 +152,5 @@ def _header_length(start: bytes, path: Path, size: int) -> int:
 
 def cache_folder(asked: str) -> Path:
     """Where features and latents are kept: as asked, or `$UTGREC_CACHE`, or ~/.cache/utgrec."""
-    found = asked or os.environ.get("UTGREC_CACHE") or "~/.cache/utgrec"
+    found = asked or os.environ.get(CACHE_VARIABLE) or "~/.cache/utgrec"
     return Path(found).expanduser()

@@ -81,8 +81,7 @@ class MaskDecoder(nn.Module):
             for part in self.mix(self.attention_norm(self.mask))[None].chunk(3, dim=-1)
         )  # (1, heads, P, W / heads)
         _, code_key, code_value = (
-            self._by_head(part)
-            for part in self.mix(self.attention_norm(codes)).chunk(3, dim=-1)
+            self._by_head(part) for part in self.mix(self.attention_norm(codes)).chunk(3, dim=-1)
         )  # (B, heads, L, W / heads)
         query = query * (width // self.heads) ** -0.5
         among = (query @ key.transpose(2, 3)).float()  # (1, heads, P, P)
@@ -124,7 +123,11 @@ class TextDecoder(nn.Module):
             zero = states.sum() * 0.0
             return Reconstruction(zero, zero)
         items, positions = torch.nonzero(wanted, as_tuple=True)  # (M,) twice
-        places, own, other = items * len(self.decoder.mask) + positions, tokens[wanted], others[wanted]
+        places, own, other = (
+            items * len(self.decoder.mask) + positions,
+            tokens[wanted],
+            others[wanted],
+        )
         # Filled up to whole chunks, with rows that have no target: fewer shapes to compile.
         spare = (0, round_up(len(places), CHUNK) - len(places))
         own, other = (F.pad(target, spare, value=-100) for target in (own, other))
@@ -167,11 +170,12 @@ class ImageDecoder(nn.Module):
         used, place = torch.unique(torch.cat([own_rows, other_rows]), return_inverse=True)
         hidden = self.decoder(states[used])  # (used, G, W)
         return Reconstruction(
-            self._loss(hidden[place[: len(own_rows)]], own),
-            self._loss(hidden[place[len(own_rows) :]], other),
+            self.loss(hidden[place[: len(own_rows)]], own),
+            self.loss(hidden[place[len(own_rows) :]], other),
         )
 
-    def _loss(self, hidden: Tensor, target: Noised) -> Tensor:
+    def loss(self, hidden: Tensor, target: Noised) -> Tensor:
+        """Noise-prediction error of some pictures. Shape: (M, G, W) → scalar."""
         return self.head.loss(
             target.latents.flatten(0, 1),
             hidden.flatten(0, 1),
