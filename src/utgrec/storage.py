@@ -8,6 +8,7 @@ two runs with the same settings.
 
 import contextlib
 import dataclasses
+import errno
 import glob
 import hashlib
 import json
@@ -73,12 +74,34 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file under a temporary name, then rename it into place."""
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         stale.unlink(missing_ok=True)  # a killed run left it behind
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk without room, or a spent quota, is behind an error."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors has an error of its own, which keeps the number in its text alone.
+    return any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+
+
+@contextlib.contextmanager
+def room_for(final: Path) -> Iterator[None]:
+    """Turns what a full disk makes of the block into an error that says what to do.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise StorageError(
+            f"the disk is full: {final} could not be written; what was finished stays. Free some "
+            "room and run the same command again to continue"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -86,10 +109,11 @@ def new_file(final: Path) -> Iterator[Path]:
     """A temporary name beside `final`, renamed to it when the block ends without an error."""
     partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        with open(partial, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, final)
+        with room_for(final):
+            yield partial
+            with open(partial, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(partial, final)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -120,15 +144,16 @@ def new_folder(final: Path) -> Iterator[Path]:
     tidy(final)
     aside = _aside(final)
     partial = final.parent / f".{final.name}.{os.getpid()}.partial"
-    partial.mkdir()
     try:
-        yield partial
-        if not final.exists():
-            os.replace(partial, final)
-        elif not exchange.swap(partial, final):
-            os.replace(final, aside)
-            os.replace(partial, final)
-            shutil.rmtree(aside, ignore_errors=True)
+        with room_for(final):
+            partial.mkdir()
+            yield partial
+            if not final.exists():
+                os.replace(partial, final)
+            elif not exchange.swap(partial, final):
+                os.replace(final, aside)
+                os.replace(partial, final)
+                shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
