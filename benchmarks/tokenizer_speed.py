@@ -33,6 +33,7 @@ from published import Published, PublishedStep, set_checkpointing
 from utgrec.catalog import Domain
 from utgrec.data.marketplace import MarketplaceConfig, write_marketplace
 from utgrec.estimate import KNOWN, UTILISATION, estimate_tokenizer
+from utgrec.progress import quiet_transformers
 from utgrec.recipes import find_recipe
 from utgrec.stages import Workspace, peak_memory_mib
 from utgrec.tokenizer import train as stage
@@ -285,6 +286,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    quiet_transformers()
     if arguments.model != "tiny" and not torch.cuda.is_available() and arguments.layers > 4:
         raise SystemExit("no GPU here: qwen2-vl-2b was not measured (try --layers 2 to see it run)")
     with tempfile.TemporaryDirectory(prefix="utgrec-speed-") as folder:

@@ -248,7 +248,7 @@ class TestRefusals:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 @pytest.mark.parametrize("ray", [False, True])
-def test_workers_write_what_one_process_writes(tokenizer, shop, whole, tmp_path, ray):
+def test_workers_write_what_one_process_writes(tokenizer, shop, whole, tmp_path, ray, capfd):
     if ray:
         import ray as cluster
 
@@ -260,3 +260,4 @@ def test_workers_write_what_one_process_writes(tokenizer, shop, whole, tmp_path,
         if ray:
             cluster.shutdown()
     assert read(tmp_path / "out") == read(whole)
+    assert "Loading weights" not in capfd.readouterr().err  # no bars of transformers

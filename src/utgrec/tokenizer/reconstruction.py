@@ -65,7 +65,7 @@ class MaskDecoder(nn.Module):
         Shapes: states (B, L, D), places (M,) → (B, P, W) or (M, W).
         """
         hidden = self._attend(self.enter(states) + self.code_position)  # (B, P, W)
-        mask = self.mask
+        mask: Tensor = self.mask
         if places is not None:
             hidden = hidden.flatten(0, 1).index_select(0, places)
             mask = F.embedding(places % len(mask), mask)
@@ -91,12 +91,13 @@ class MaskDecoder(nn.Module):
         scores = (query @ code_key.transpose(2, 3)).float()  # (B, heads, P, L)
         weights = torch.cat([scores, together.expand(len(codes), -1, -1, -1)], dim=-1)
         weights = weights.softmax(dim=-1).to(value.dtype)
-        mixed = weights[..., :-1] @ code_value + weights[..., -1:] * masks
+        mixed: Tensor = weights[..., :-1] @ code_value + weights[..., -1:] * masks
         return mixed.transpose(1, 2).flatten(2)
 
     def _by_head(self, part: Tensor) -> Tensor:
         """Shapes: (B, n, W) → (B, heads, n, W / heads)."""
-        return part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        batch, length, width = part.shape
+        return part.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
 
 class TextDecoder(nn.Module):
