@@ -72,7 +72,7 @@ def test_left_out_words_are_made_up_for_by_the_others() -> None:
 
 
 def test_a_network_begins_near_items_of_the_same_words() -> None:
-    """Before any training: the nearest item to a history is the one that says the same."""
+    """Before any training, most often of all 60 items, and through layers of random weights."""
     torch.manual_seed(0)
     items = VOCABULARY.to_tokens(
         torch.stack([torch.arange(60) % 8, torch.arange(60) % 16, torch.arange(60) // 16], dim=1)
@@ -83,13 +83,17 @@ def test_a_network_begins_near_items_of_the_same_words() -> None:
     words = torch.randint(0, PLACES, (30, 8)).repeat(2, 1)  # item i + 30 says what item i says
     assert model.words is not None
     model.words.read(pack(keys, words, torch.full(words.shape, 8**-0.5)))
-    with torch.no_grad():
-        vectors = model.vectors_of(shop, items)
-        state = model.read(shop[:30], items[:30, None])[:, -1]
-        scores = model.rank_state(state) @ vectors.T
-    scores[torch.arange(30), torch.arange(30)] = -torch.inf
-    found = scores.argmax(dim=1) == torch.arange(30) + 30
-    assert found.float().mean() > 0.8
+
+    def found() -> float:
+        with torch.no_grad():
+            state = model.read(shop[:30], items[:30, None])[:, -1]
+            scores = model.rank_state(state) @ model.vectors_of(shop, items).T
+        scores[torch.arange(30), torch.arange(30)] = -torch.inf
+        return float((scores.argmax(dim=1) == torch.arange(30) + 30).float().mean())
+
+    with_words = found()
+    model.words.forget()
+    assert with_words > 0.3 > 0.15 > found()
 
 
 def test_it_is_left_out_where_items_have_no_vectors() -> None:
