@@ -21,7 +21,14 @@ import pyarrow.compute as pc
 import torch
 
 from utgrec.config import require
-from utgrec.decoding import AllowedItems, BeamModel, CodeTrie, make_beam_model, make_search
+from utgrec.decoding import (
+    AllowedItems,
+    BeamModel,
+    CodeTrie,
+    make_beam_model,
+    make_search,
+    read_new_words,
+)
 from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem
 from utgrec.evaluation.generative import DecodingConfig
 from utgrec.recommender.attention import item_attention
@@ -127,6 +134,9 @@ class Shelf:
         domain = recommender.domain
         self._encoder = HistoryEncoder(domain, self.codes, vocabulary, recommender.max_items)
         memory = recommender.memory
+        contents = memory.contents.with_items(vocabulary, domain, self.codes, self._text)
+        if contents is not memory.contents:
+            read_new_words(recommender.network, recommender.lean, contents, vocabulary, domain)
         self._search = make_search(
             recommender.network,
             recommender.lean,
@@ -136,9 +146,13 @@ class Shelf:
             self.codes,
             recommender.mixing,
             CatalogCompanions(memory.companions, vocabulary, domain, self.codes),
+            CatalogCompanions(contents.alike, vocabulary, domain, self.codes),
         )
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
         self._lock = threading.Lock()
+
+    def _text(self, item: int) -> str:
+        return self.catalog[item].text
 
     @property
     def number(self) -> int:
