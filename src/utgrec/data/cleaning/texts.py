@@ -1,7 +1,6 @@
 """Suspicious texts: placeholders, markup, broken encodings, sentences that many items share."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import polars as pl
 
@@ -94,11 +93,7 @@ def without_sentences(text: str, sentences: frozenset[str]) -> str:
     return joined if joined.endswith(".") or not text.endswith(".") else f"{joined}."
 
 
-def shared(values: Sequence[Any], least: int) -> dict[Any, int]:
-    """Values (not None, not empty) that at least `least` items have, with their number of items."""
-    counts = (
-        pl.Series(values, dtype=pl.String).drop_nulls().value_counts(name="items").rows()
-        if len(values)
-        else []
-    )
-    return {value: count for value, count in counts if value and count >= least}
+def shared(values: pl.Series, least: int) -> dict[str, int]:
+    """Texts (not null, not empty) that at least `least` items have, with their number of items."""
+    counted = values.filter(values != "").value_counts(name="items")
+    return dict(counted.filter(pl.col("items") >= least).iter_rows())

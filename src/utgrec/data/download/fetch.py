@@ -7,7 +7,6 @@ only continued if the server says that the file is still the same (If-Range with
 import base64
 import contextlib
 import dataclasses
-import errno
 import os
 import random
 import re
@@ -25,6 +24,7 @@ from utgrec.errors import CorruptFile, DownloadFailed, StorageError
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 SPARE_BYTES = 2**24  # room that must be left on the disk
+FULL = "what came is kept: make room and run it again to go on"
 MOST_TRIES = 1000  # however much each of them brings
 
 Progress = Callable[[int, int | None], None]
@@ -81,7 +81,7 @@ def fetch(
         for _ in range(MOST_TRIES):
             before = part_size(wanted.path)
             try:
-                with hosts.turn(host), _room(wanted.path):
+                with hosts.turn(host), storage.room(wanted.path.parent, FULL):
                     _try(client, wanted, config, tell)
                 return wanted.path
             except _Again as error:
@@ -291,20 +291,6 @@ def _require_room(path: Path, size: int) -> None:
             f"{path.name} needs {size:,} more bytes, {path.parent} has room for {free:,}; "
             "make room and run it again"
         )
-
-
-@contextlib.contextmanager
-def _room(path: Path) -> Iterator[None]:
-    """Say what a full disk means here."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(
-                f"the disk of {path.parent} is full ({error.strerror}); what came is kept: "
-                "make room and run it again to go on"
-            ) from error
-        raise
 
 
 @contextlib.contextmanager
