@@ -130,13 +130,15 @@ def run_side(side: str, files: Path, out: Path) -> None:
     started = time.monotonic()
     SIDES[side](files, out)
     wall = time.monotonic() - started
+    from utgrec.stages import peak_memory_mib
+
     used = resource.getrusage(resource.RUSAGE_SELF)
     sys.stdout.write(
         json.dumps(
             {
                 "wall_s": round(wall, 3),
                 "cpu_s": round(used.ru_utime + used.ru_stime, 3),
-                "peak_mib": round(used.ru_maxrss / 1024, 1),
+                "peak_mib": round(peak_memory_mib(), 1),
             }
         )
     )

@@ -19,11 +19,12 @@ from utgrec.data.table import Table
 from utgrec.data.tables_source import Reading, TablesSource, make_plan
 
 MAKE = """
-import resource, sys
+import sys
 from pathlib import Path
 from utgrec.data.prepare import TableOptions, prepare_table
 prepare_table(Path(sys.argv[1]), Path(sys.argv[2]), TableOptions(k_core=5))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+from utgrec.stages import peak_memory_mib
+print(round(peak_memory_mib()))
 """
 
 

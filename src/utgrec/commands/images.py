@@ -50,6 +50,14 @@ def images(
         ),
     ] = ["temporary"],  # noqa: B006
     refetch: Annotated[bool, typer.Option("--refetch", help="Fetch everything anew.")] = False,
+    proxy: Annotated[
+        str,
+        typer.Option(
+            help="Proxy to go through: its address, or env for the usual variables.",
+            metavar="ADDRESS|env",
+            show_default="none",
+        ),
+    ] = "",
     allow_private_addresses: Annotated[
         bool,
         typer.Option(
@@ -83,6 +91,7 @@ def images(
             workers=workers,
             retry=tuple(retry),
             refetch=refetch,
+            proxy=proxy,
             allow_private_addresses=allow_private_addresses,
         ),
         terminal.progress,

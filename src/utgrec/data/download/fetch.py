@@ -8,9 +8,9 @@ import base64
 import contextlib
 import dataclasses
 import os
-import random
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,8 @@ import httpx2
 
 from utgrec import storage
 from utgrec.data.download.client import DownloadConfig
-from utgrec.data.download.hosts import Hosts, retry_after
+from utgrec.data.download.hosts import Hosts
+from utgrec.data.web import retry_after, wait_before
 from utgrec.errors import CorruptFile, DownloadFailed, StorageError
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -132,7 +133,7 @@ def _receive(
     """Write the body of a response behind the bytes that are there, or anew."""
     status = response.status_code
     if status in RETRIED:
-        asked = retry_after(response.headers.get("Retry-After"))
+        asked = retry_after(response.headers.get("Retry-After"), time.time())
         raise _Again(f"the server answered {status} {response.reason_phrase}", asked)
     if status == 206 and have:
         if _start(response) != have or not _same(part, response):
@@ -250,8 +251,7 @@ def _refuse_downgrade(response: httpx2.Response) -> None:
 def _wait(error: _Again, idle: int, config: DownloadConfig) -> float:
     if error.wait_s is not None:
         return error.wait_s
-    longest = min(config.first_wait_s * 2.0 ** min(idle, 20), config.longest_wait_s)
-    return longest * random.uniform(0.5, 1.0)  # so that many clients do not come back at once
+    return wait_before(idle + 1, config.first_wait_s, config.longest_wait_s)
 
 
 def _given_up(wanted: Wanted, error: _Again, wait: float, idle: int) -> str:
