@@ -4,7 +4,7 @@
 first runs on those numbers, block by block, with a table of counts of fixed size: equal hashes
 can only raise a count, so nothing that belongs to the k-core is lost, and nearly all else goes.
 The ids of what is left are then numbered exactly, and the exact k-core runs on the numbers. A
-log of at most a million events is small enough for the exact way alone.
+log of at most 131,072 events is small enough for the exact way alone.
 
 Memory: the tables of counts (16 bytes an event, at most 512 MiB), one part, and some 50 bytes for
 every event that survives, with its ids once. It does not grow with what falls out.
@@ -27,7 +27,7 @@ Repeats = Literal["first", "keep"]
 
 EVENT_SCHEMA = pl.Schema({"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64})
 MOST_SLOTS = 2**25  # counters of one table, 4 bytes each; filling it takes 8 more for a moment
-SMALL = 2**20  # events that are filtered exactly from the start
+SMALL = 2**17  # events that are filtered exactly from the start
 TOGETHER = 2**20  # hashes that are counted at once
 SMALL_GAIN = 0.02  # a round that removes a smaller share is the last one on hashes
 _ODD = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1)

@@ -162,15 +162,8 @@ def make_domain(
                 name=plan.name,
                 items=table,
                 user_ids=_plain(selected.user_ids),
-                interactions=pa.table(
-                    {
-                        "user": selected.users,
-                        "item": places,
-                        "timestamp": selected.timestamps,
-                        **{
-                            name: selected.extra[name].to_arrow() for name in selected.extra.columns
-                        },
-                    }
+                interactions=interactions_table(
+                    selected.users, places, selected.timestamps, selected.extra
                 ),
                 config=plan.config,
                 inputs=_inputs(source, catalogue, digests),
@@ -197,6 +190,17 @@ def make_domain(
                 rejected=rejects.table().to_arrow(),
                 split=rule,
             )
+
+
+def interactions_table(
+    users: npt.NDArray[np.int32],
+    items: npt.NDArray[np.int32],
+    timestamps: npt.NDArray[np.int64],
+    further: pl.DataFrame,
+) -> pa.Table:
+    """The interactions of a domain, and their further columns, as they are stored. All (n,)."""
+    log = pl.DataFrame({"user": users, "item": items, "timestamp": timestamps})
+    return log.hstack(further.get_columns()).to_arrow()
 
 
 def counts_of(

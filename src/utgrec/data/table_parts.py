@@ -18,6 +18,7 @@ from utgrec.data.table_files import format_of
 from utgrec.data.text_tables import header_of, read_json, read_separated
 from utgrec.errors import BadTable
 
+PEEK_BYTES = 2**18
 PARQUET_ROWS = 2**16
 PARQUET_BUFFER = 2**20  # bytes of a column that are read at once, whatever the size of its chunk
 
@@ -41,7 +42,7 @@ def read_parts(
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a table, in its order; for JSON lines those of its first objects (2 MiB).
+    """The columns of a table, in its order; for JSON lines those of its first objects (256 KiB).
 
     Raises:
         BadTable: the file cannot be read, is empty, or names a column twice.
@@ -51,7 +52,8 @@ def column_names(path: Path) -> list[str]:
         with _parquet(path) as file:
             return list(file.schema_arrow.names)
     if kind == "jsonl":
-        return list(next(read_json(path, Rejects("reject", most=0))).columns)
+        first = read_json(path, Rejects("reject", most=0), block_bytes=PEEK_BYTES)
+        return list(next(first).columns)
     return header_of(path, kind)
 
 

@@ -29,7 +29,7 @@ from utgrec.data.cleaning.findings import (
 )
 from utgrec.data.derived import find_derived, further_columns, link_pictures
 from utgrec.data.kcore import require_core
-from utgrec.data.pipeline import counts_of
+from utgrec.data.pipeline import counts_of, interactions_table
 from utgrec.data.rejects import MOST_LISTED, SCHEMA, Rejects
 from utgrec.data.summary import count_repeats
 from utgrec.errors import BadConfig
@@ -129,14 +129,7 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
             name=domain.name,
             items=table,
             user_ids=[domain.user_ids[user] for user in core.user_numbers],
-            interactions=pa.table(
-                {
-                    "user": core.users,
-                    "item": places,
-                    "timestamp": times,
-                    **{name: column.to_arrow() for name, column in further.items()},
-                }
-            ),
+            interactions=interactions_table(core.users, places, times, further),
             config=config,
             inputs=inputs,
             split=domain.split,
