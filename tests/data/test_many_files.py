@@ -347,8 +347,8 @@ def test_odd_values_are_counted(tmp_path: Path) -> None:
         assert word in warnings, word
 
 
-def test_many_items_without_text(tmp_path: Path) -> None:
-    count = 20_000
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_many_items_without_text(tmp_path: Path, count: int) -> None:
     ids = [f"item {n}" for n in range(count)]
     source = tmp_path / "s"
     source.mkdir()

@@ -89,7 +89,8 @@ class Proxies:
 
     def of(self, scheme: str, host: str) -> Proxy | None:
         """The proxy for a host; None = it is asked directly."""
-        if self._bypass["no"] and urllib.request.proxy_bypass_environment(host, self._bypass):
+        bypassed = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+        if self._bypass["no"] and bypassed(host, self._bypass):
             return None
         return self._by_scheme.get(scheme, self._by_scheme.get("all"))
 
