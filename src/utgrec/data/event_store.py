@@ -6,8 +6,8 @@ can only raise a count, so nothing that belongs to the k-core is lost, and nearl
 The ids of what is left are then numbered exactly, and the exact k-core runs on the numbers. A
 log of at most 131,072 events is small enough for the exact way alone.
 
-Memory: the tables of counts (16 bytes an event, at most 512 MiB), one part, and some 50 bytes for
-every event that survives, with its ids once. It does not grow with what falls out.
+Memory: the tables of counts (8 to 16 bytes an event, at most 256 MiB), one part, and some 50 bytes
+for every event that survives, with its ids once. It does not grow with what falls out.
 """
 
 import math
@@ -26,7 +26,7 @@ from utgrec.errors import EmptyDomain
 Repeats = Literal["first", "keep"]
 
 EVENT_SCHEMA = pl.Schema({"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64})
-MOST_SLOTS = 2**25  # counters of one table, 4 bytes each; filling it takes 8 more for a moment
+MOST_SLOTS = 2**25  # counters of one table, 4 bytes each
 SMALL = 2**17  # events that are filtered exactly from the start
 TOGETHER = 2**20  # hashes that are counted at once
 SMALL_GAIN = 0.02  # a round that removes a smaller share is the last one on hashes
@@ -144,9 +144,7 @@ class EventStore:
             counts = [np.zeros(2**bits, dtype=np.uint32) for _ in range(2)]
             for hashes in self._batches():
                 for table, column in zip(counts, hashes, strict=True):
-                    table += np.bincount(_slots(column, bits, rounds), minlength=len(table)).astype(
-                        np.uint32
-                    )
+                    np.add.at(table, _slots(column, bits, rounds), np.uint32(1))
             if not rounds:
                 seen = (_distinct(counts[0]), _distinct(counts[1]))
             after = 0
@@ -222,8 +220,8 @@ def _write(path: Path, values: npt.NDArray[np.uint32]) -> None:
 
 
 def _bits(events: int, most: int) -> int:
-    """Bits of a slot: at least two slots for each event, as far as memory allows."""
-    return max(4, min((2 * events).bit_length(), most.bit_length() - 1))
+    """Bits of a slot: at least one slot for each event, as far as memory allows."""
+    return max(4, min(events.bit_length(), most.bit_length() - 1))
 
 
 def _slots(hashes: Hashes, bits: int, number: int) -> Hashes:

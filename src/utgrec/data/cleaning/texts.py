@@ -89,9 +89,9 @@ def boilerplate(texts: pl.Series, besides: Iterable[str] = ()) -> pl.DataFrame:
 
 def _sentences(texts: pl.Series) -> Iterator[pl.Series]:
     """The sentences of some items at a time, each once for an item."""
-    for items in texts.iter_slices(TOGETHER):
+    for part in texts.alias("sentence").to_frame().iter_slices(TOGETHER):
         yield (
-            pl.DataFrame({"item": pl.int_range(len(items), eager=True), "sentence": items})
+            part.with_row_index("item")
             .lazy()
             .with_columns(pl.col("sentence").str.split(". "))
             .explode("sentence")
