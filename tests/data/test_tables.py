@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -215,6 +217,15 @@ def test_columns_missing_ambiguous_and_told() -> None:
 def test_words_of_a_column_name() -> None:
     assert words_of("imdbId") == words_of("imdb_id") == ["imdb", "id"]
     assert words_of("android") == ["android"]
+
+
+def test_texts_in_parquet_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
+    wrong = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+    )
+    pq.write_table(pa.table({"item_id": wrong}), tmp_path / "t.parquet")
+    with pytest.raises(BadTable, match=r"t\.parquet is not a readable Parquet file .*UTF8"):
+        read_table(tmp_path / "t.parquet", Rejects("reject"))
 
 
 def test_rows_are_counted_from_one_in_parquet(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 
 def _of_arrow(file: str, first: int, data: Any) -> Table:
+    data.validate(full=True)  # polars panics on texts that are no UTF-8
     frame = pl.DataFrame(pl.from_arrow(data))
     return Table(
         np.arange(first, first + frame.height, dtype=np.int64),

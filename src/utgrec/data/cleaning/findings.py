@@ -35,7 +35,7 @@ class Findings:
     backward_steps: int
     """Steps within histories that go back in time: 0 in a domain that UTGRec wrote."""
     unsorted_rows: int | None
-    """Rows of the source with an earlier time than their user's row before; None = not recorded."""
+    """Interactions that came after a later one of their user; None = not recorded."""
     empty_texts: int
     """Items without any text."""
     placeholder_texts: int
