@@ -228,6 +228,14 @@ def test_texts_in_parquet_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
         read_table(tmp_path / "t.parquet", Rejects("reject"))
 
 
+def test_notes_in_parquet_that_are_no_utf_8_do_not_matter(tmp_path: Path) -> None:
+    for number, rows in enumerate(([], ["a"])):
+        table = pa.table({"item_id": pa.array(rows, pa.string())})
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table.replace_schema_metadata({b"\xff\xff": b"\xff"}), path)
+        assert read_table(path, Rejects("reject")).values("item_id") == rows
+
+
 def test_rows_are_counted_from_one_in_parquet(tmp_path: Path) -> None:
     read = read_table(write_rows(tmp_path / "t.parquet", ROWS), Rejects("error"))
     np.testing.assert_array_equal(read.rows, [1, 2, 3])

@@ -82,13 +82,17 @@ def _parquet(path: Path) -> Iterator[Any]:
             if twice:
                 raise BadTable(f"{path.name} names a column twice: {', '.join(twice)}; rename one")
             yield file
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (
+        *(pa.ArrowException, OSError, ValueError),
+        *(pl.exceptions.PolarsError, pl.exceptions.PanicException),
+    ) as error:
         raise BadTable(f"{path.name} is not a readable Parquet file ({error})") from error
 
 
 def _of_arrow(file: str, first: int, data: Any) -> Table:
-    data.validate(full=True)  # polars panics on texts that are no UTF-8
-    frame = pl.DataFrame(pl.from_arrow(data))
+    # Polars panics on what is no UTF-8, in texts and in notes.
+    data.validate(full=True)
+    frame = pl.DataFrame(pl.from_arrow(data.replace_schema_metadata(None)))
     return Table(
         np.arange(first, first + frame.height, dtype=np.int64),
         {name: frame[name] for name in frame.columns},
