@@ -21,7 +21,13 @@ from typing import Any
 import utgrec
 from utgrec import exchange
 from utgrec.config import fingerprint
-from utgrec.errors import CorruptFile, FormatVersionError, MissingStage, StorageError
+from utgrec.errors import (
+    CorruptFile,
+    FormatVersionError,
+    MissingStage,
+    StorageError,
+    UTGRecError,
+)
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -165,6 +171,23 @@ def room(where: Path, then: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"the disk of {where} is full ({error.strerror}); {then}") from error
         raise
+
+
+@contextlib.contextmanager
+def only_one(lock: Path, busy: UTGRecError) -> Iterator[None]:
+    """One process at a time is in the block; the lock ends with the process that holds it.
+
+    Raises:
+        UTGRecError: `busy`, if another one is.
+    """
+    import fcntl
+
+    with open(lock, "wb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise busy from error
+        yield
 
 
 def recover(final: Path) -> None:

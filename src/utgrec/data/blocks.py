@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from utgrec.data.table_files import BOM, PACKED, unpacked, unpacking
 from utgrec.errors import BadTable
 
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 32 * 2**20
 LONGEST_LINE = 64 * 2**20  # bytes; nothing that belongs into a table is longer
 AHEAD = 1  # blocks that wait for the caller
 

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx2
 
@@ -295,18 +295,11 @@ def _require_room(path: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One process at a time writes a part; the lock ends with the process that holds it."""
-    import fcntl
-
-    lock: Any = open(path.with_name(f".{path.name}.lock"), "wb")  # noqa: SIM115
-    try:
+    """One process at a time writes a part."""
+    lock = path.with_name(f".{path.name}.lock")
+    busy = DownloadFailed(f"another process is fetching {path} right now; wait for it")
+    with storage.only_one(lock, busy):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DownloadFailed(
-                f"another process is fetching {path} right now; wait for it"
-            ) from error
-        yield
-    finally:
-        path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
-        lock.close()
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
