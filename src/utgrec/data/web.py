@@ -95,6 +95,11 @@ class Proxies:
         return self._by_scheme.get(scheme, self._by_scheme.get("all"))
 
 
+def environment_names_proxy() -> bool:
+    """Whether the usual variables name a proxy."""
+    return any(scheme != "no" for scheme in urllib.request.getproxies_environment())
+
+
 def read_proxy(url: str) -> Proxy:
     """Take the address of a proxy apart; without a scheme it is http.
 
