@@ -102,9 +102,9 @@ def images(
         terminal.say(f"Every address and what became of it: {folder / 'image_outcomes.parquet'}")
     if "private address" in outcomes and not allow_private_addresses:
         terminal.say("Hosts of your own network are asked only with --allow-private-addresses.")
-    if {"connection failed", "unknown host"} & set(outcomes) and not proxy:
-        if environment_names_proxy():
-            terminal.say("The environment names a proxy: it is used only with --proxy env.")
+    unreached = {"connection failed", "unknown host"} & set(outcomes)
+    if unreached and not proxy and environment_names_proxy():
+        terminal.say("The environment names a proxy: it is used only with --proxy env.")
     terminal.say(f"Next: utgrec card {folder}")
     document = {"domain": str(folder), "counts": manifest.facts["counts"]}
     document |= {"images": manifest.facts["images"], "fingerprint": manifest.fingerprint}
