@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 from targets import TARGETS, Target
 
+from utgrec.data import table_parts, text_tables
+
 
 def _damaged(data: bytes) -> list[bytes]:
     """A seed cut off, with bytes changed, doubled, without line ends."""
