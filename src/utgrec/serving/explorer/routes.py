@@ -20,7 +20,6 @@ from utgrec.serving.engine import Shelf
 from utgrec.serving.explorer import schemas
 from utgrec.serving.explorer.facets import describe_facets
 from utgrec.serving.explorer.hues import code_hues
-from utgrec.serving.explorer.page import report_file
 from utgrec.serving.explorer.search import SearchIndex
 from utgrec.serving.explorer.tree import Atlas
 from utgrec.serving.generations import GenerationStore, Listed
@@ -132,7 +131,7 @@ def explorer_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter
                 "sizes": list(shelf.generation.sizes),
                 "hues": explorer.hues,
                 "filters": bool(shelf.index.columns),
-                "report": report_file(explorer.store.run) is not None,
+                "report": explorer.store.run.report.is_file(),
                 "may_change": explorer.may_change(request),
                 "version": utgrec.__version__,
             }
