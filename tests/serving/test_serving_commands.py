@@ -62,6 +62,8 @@ def test_a_catalogue_from_new_items_to_a_rollback(store, tmp_path):
     assert re.search(r"→ │ +3 │ +2 │.*│ +62 │ 1 replaced", call("catalog", "list", run).stdout)
     assert document("catalog", "rollback", run)["generation"] == 2
     assert document("catalog", "activate", run, 4)["generation"] == 4
+    measured = call("evaluate", run)
+    assert "kitchen: this measures the run; what serves is generation 4" in measured.stderr
 
 
 def test_what_fails_says_why(store, tmp_path):

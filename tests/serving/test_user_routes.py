@@ -127,6 +127,7 @@ def test_an_id_of_another_event(own):
     send(own, (1, "u", ids[0]))
     document = wrong(send(own, (2, "u", ids[1]), (1, "v", ids[0])), 422, "invalid-input")
     assert "'e1' was used for another event" in document["detail"]
+    assert [one["field"] for one in document["errors"]] == ["body.events.1.event_id"]
     assert len(own.get("/v1/users/u").json()["history"]) == 1
 
 

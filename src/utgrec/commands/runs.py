@@ -1,5 +1,6 @@
 """Commands on whole runs: demo, run, evaluate, report."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,12 +88,23 @@ def run(
 def evaluate(terminal: Terminal, path: RunPath) -> Answer:
     """Measure a run beside simple recommenders.
 
-    The test items of all its domains are used. What was evaluated before is only shown.
+    The test items of all its domains are used. What was evaluated before is only shown. The codes
+    are those of the run, whatever became of its catalogue since.
     """
+    from utgrec.errors import StorageError
     from utgrec.runs import evaluate_run
+    from utgrec.serving.generations import GenerationStore
 
     done = evaluate_run(path, terminal.progress)
     compared = read_comparisons(path, done)
+    for name in compared:
+        with contextlib.suppress(StorageError):
+            store = GenerationStore(path, name, write=False)
+            if store.has_changed:
+                terminal.say(
+                    f"{name}: this measures the run; what serves is generation {store.current} of "
+                    "its catalogue"
+                )
     return Answer({"run": str(path), "evaluation": compared}, tuple(tables(compared)))
 
 

@@ -44,6 +44,12 @@ def serve(
     max_image_pixels: Annotated[
         int, typer.Option(min=1, help="Most pixels of a picture (width × height).")
     ] = 40_000_000,
+    keep_generations: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Generations kept; older ones are removed once there are twice as many."
+        ),
+    ] = 50,
     users: Annotated[
         str,
         typer.Option(
@@ -103,6 +109,7 @@ def serve(
         ),
         max_body_bytes=max_body_mib * 2**20,
         max_pixels=max_image_pixels,
+        keep_generations=keep_generations,
     )
     settings = ServerSettings(
         run=str(path),

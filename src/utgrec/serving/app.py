@@ -186,14 +186,10 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         )
 
     @app.get("/v1/similar/{item_id:path}", response_model=schemas.SimilarsOut, dependencies=read)
-    async def similar(
-        item_id: str, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10
-    ) -> Response:
+    def similar(item_id: str, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10) -> Response:
         """Items whose codes begin like those of an item, nearest first."""
         shelf, place = find_item(service, item_id)
-        found = await service.change(
-            lambda: similar_items(shelf, place, k, service.editor.coder.quantizer)
-        )
+        found = similar_items(shelf, place, k, service.editor.coder.quantizer)
         items = [
             {**short(shelf, one.item), "shared_codes": one.shared, "distance": one.distance}
             for one in found
@@ -206,14 +202,24 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         responses={200: {"content": {kind: {} for kind in PICTURE_TYPES.values()}}},
         dependencies=read,
     )
-    async def image(item_id: str) -> Response:
-        """The picture of an item."""
+    async def image(item_id: str, request: Request) -> Response:
+        """The picture of an item. Whoever has it already is told so (its ETag)."""
         shelf, place = find_item(service, item_id)
         path = shelf.catalog[place].image
         kind = None if path is None else PICTURE_TYPES.get(path.suffix.lower())
         if path is None or kind is None or not path.is_file():
             raise HTTPException(404, "this item has no picture")
-        return FileResponse(path, media_type=kind)
+        # An item may get another picture: whoever keeps one asks each time whether it still is it.
+        found = FileResponse(
+            path,
+            media_type=kind,
+            headers={"cache-control": "private, no-cache"},
+            stat_result=path.stat(),
+        )
+        if request.headers.get("if-none-match") == found.headers["etag"]:
+            kept = {name: found.headers[name] for name in ("etag", "cache-control")}
+            return Response(status_code=304, headers=kept)
+        return found
 
     @app.get("/v1/codes", response_model=schemas.PlaceOut, dependencies=read)
     @app.get("/v1/codes/{codes:path}", response_model=schemas.PlaceOut, dependencies=read)
@@ -242,6 +248,13 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         return JSONResponse(generation_list(service))
 
 
+def _find_live(service: Service, item_id: str) -> None:
+    """Answer 404 unless an item can be recommended."""
+    shelf, place = find_item(service, item_id)
+    if not shelf.live[place]:
+        raise HTTPException(404, "this item was removed; add it again to have it back")
+
+
 def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -> None:
     write = [allow(keys, "write")]
 
@@ -268,7 +281,7 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
     )
     async def put_image(item_id: str, request: Request) -> Response:
         """Give an item another picture. Its codes stay."""
-        find_item(service, item_id)
+        _find_live(service, item_id)
         data, one = await request.body(), {"item_id": item_id}
         made = await service.change(lambda: service.editor.replace([one], {item_id: data}))
         return JSONResponse(published(made))
@@ -276,7 +289,7 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
     @app.delete("/v1/items/{item_id:path}", response_model=schemas.PublishedOut, dependencies=write)
     async def remove(item_id: str) -> Response:
         """Stop recommending an item. Histories with it stay readable."""
-        find_item(service, item_id)
+        _find_live(service, item_id)
         made = await service.change(lambda: service.editor.remove([item_id]))
         return JSONResponse(published(made))
 
@@ -287,8 +300,12 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
         def do() -> None:
             if body.activate is None:
                 service.store.rollback()
-            else:
+            elif body.activate in service.store.numbers:
                 service.store.activate(body.activate)
+            else:
+                known = ", ".join(map(str, service.store.numbers[-10:]))
+                detail = f"there is no generation {body.activate}; the newest ones are {known}"
+                raise HTTPException(404, detail)
 
         await service.change(do)
         return JSONResponse(generation_list(service))

@@ -59,6 +59,8 @@ class Request:
     """What to do about ids that the catalogue has never had."""
     attention: bool = False
     """Whether to say, too, which items of the history the recommender attended to."""
+    field: str = "history"
+    """What errors call the history, if it is one of several."""
 
     def __post_init__(self) -> None:
         require(self.k >= 1, f"k must be at least 1, got {self.k}")
@@ -182,7 +184,7 @@ class Shelf:
             ).about(
                 FieldError(f"{field}.{given.index(one)}", repr(one), "is in the catalogue")
                 for field, given, found in (
-                    ("history", request.history, history.unknown),
+                    (request.field, request.history, history.unknown),
                     ("filters.allow", filters.allow or (), [] if allow is None else allow.unknown),
                     ("filters.deny", filters.deny, deny.unknown),
                 )

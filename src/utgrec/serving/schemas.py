@@ -149,7 +149,8 @@ class RecommendIn(Strict):
 
     def requests(self) -> list[Request]:
         """As the engine takes them."""
-        histories = [self.history] if self.history is not None else self.histories or []
+        several = {f"histories.{place}": one for place, one in enumerate(self.histories or [])}
+        histories = several if self.history is None else {"history": self.history}
         filters = self.filters.filters()
         return [
             Request(
@@ -160,8 +161,9 @@ class RecommendIn(Strict):
                 exclude_seen=self.exclude_seen,
                 unknown=self.unknown,
                 attention=self.attention,
+                field=field,
             )
-            for history in histories
+            for field, history in histories.items()
         ]
 
 
@@ -181,7 +183,11 @@ class HitOut(BaseModel):
 
     item_id: str
     title: str
-    score: float = Field(description="Log-probability of the item.")
+    score: float = Field(
+        description="Log-probability of the item, mixed of the recommender's voices. Some of them "
+        "share their probability among the items that the request allows, so filters and "
+        "exclude_seen change it: compare scores within one answer only."
+    )
     codes: list[int]
     image: str | None = Field(description="Where the picture is, on this server.")
     why: list[WhyOut] = Field(description="Items of the history that are alike or attended to.")

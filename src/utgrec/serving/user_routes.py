@@ -18,7 +18,7 @@ from utgrec.serving.engine import Request
 from utgrec.serving.filters import Condition, Filters
 from utgrec.serving.keys import Key
 from utgrec.serving.service import Service
-from utgrec.serving.users.events import Event, UserStore
+from utgrec.serving.users.events import Event, EventIdUsed, UserStore
 
 Bound = Annotated[float | None, Query(allow_inf_nan=False)]
 Words = Annotated[list[str] | None, Query(max_length=schemas.MAX_VALUES)]
@@ -43,7 +43,7 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
                 f"not in this catalogue: {named}{more}; correct the ids, publish the items first, "
                 "or ask to skip what is unknown. Nothing of this request was kept"
             ).about(
-                FieldError(f"body.events.{place}.item_id", repr(one.item_id), "is in the catalogue")
+                FieldError(f"events.{place}.item_id", repr(one.item_id), "is in the catalogue")
                 for place, one in enumerate(body.events)
                 if one.item_id not in known
             )
@@ -58,7 +58,14 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
             for one in body.events
             if one.item_id in known
         ]
-        added = await service.look_up(lambda: users.add(events))
+        try:
+            added = await service.look_up(lambda: users.add(events))
+        except EventIdUsed as error:
+            raise error.about(
+                FieldError(f"events.{place}.event_id", repr(one.event_id), "names one event")
+                for place, one in enumerate(body.events)
+                if one.event_id in error.event_ids
+            ) from None
         return JSONResponse({"new": added.new, "known": added.known, "unknown": unknown})
 
     @router.get(

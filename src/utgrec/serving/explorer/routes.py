@@ -99,7 +99,7 @@ class Explorer:
         with self._lock:
             if self._hues is None:
                 sizes = self._service.shelf.generation.sizes
-                self._hues = code_hues(self.store.run, sizes)
+                self._hues = code_hues(self._service.editor.coder, sizes)
             return self._hues
 
     def may_change(self, request: Request) -> bool:
@@ -132,6 +132,7 @@ def explorer_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter
                 "hues": explorer.hues,
                 "filters": bool(shelf.index.columns),
                 "report": explorer.store.run.report.is_file(),
+                "users": service.users is not None,
                 "may_change": explorer.may_change(request),
                 "version": utgrec.__version__,
             }
