@@ -2,7 +2,7 @@
 
 import { Problem, get } from "./api.js";
 import { setHues } from "./codes.js";
-import { announce, calm, change, debounce, h, many } from "./dom.js";
+import { announce, calm, change, debounce, h, many, sentence } from "./dom.js";
 import { showDock } from "./dock.js";
 import { getHistory, onChange } from "./state.js";
 import { showItem } from "./views/item.js";
@@ -112,15 +112,18 @@ function wrong(error) {
   const known = error instanceof Problem;
   return h(
     "div",
-    { class: "card wrong", role: "alert" },
+    { class: "card wrong prose", role: "alert" },
     h("h1", {}, known && error.status === 404 ? "Nothing there" : "That did not work"),
-    h("p", {}, known ? error.message : "The server cannot be reached. Is it still running?"),
     h(
       "p",
       {},
-      h("a", { href: "#/tree" }, "Back to all codes"),
-      " or ",
-      h("button", { type: "button", onclick: show }, "try again"),
+      known ? sentence(error.message) : "The server cannot be reached. Is it still running?",
+    ),
+    h(
+      "div",
+      { class: "actions" },
+      h("a", { class: "button", href: "#/tree" }, "Back to all codes"),
+      h("button", { type: "button", onclick: show }, "Try again"),
     ),
   );
 }

@@ -148,6 +148,21 @@ export function card(item, { below = null, rank = null, shared = null, tag = "li
   );
 }
 
+/** Where cards will be, until their answer has come. */
+export const waiting = (count) =>
+  h(
+    "div",
+    {},
+    h("p", { class: "hidden" }, "Loading …"),
+    h(
+      "ul",
+      { class: "items", "aria-hidden": "true" },
+      Array.from({ length: count }, () =>
+        h("li", { class: "item ghostly" }, h("span", { class: "picture" })),
+      ),
+    ),
+  );
+
 export const grid = (items, options = () => ({})) =>
   h(
     "ul",

@@ -14,6 +14,20 @@ export async function priced(items, signal) {
   return items.map((item) => ({ ...item, price: known.get(item.item_id)?.price }));
 }
 
+/** How to read what stands below each of them. */
+export const legend = () =>
+  h(
+    "p",
+    { class: "note legend" },
+    h(
+      "span",
+      { class: "dots", "aria-hidden": "true" },
+      h("span", { class: "dot" }),
+      h("span", { class: "dot off" }),
+    ),
+    " codes in common with an item of the history; behind it, how much of the model's attention that item holds.",
+  );
+
 /** Recommended items, best first. `after` says whether there was a history to compare them with. */
 export function ranked(items, after) {
   const best = items[0].score;

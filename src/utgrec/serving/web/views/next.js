@@ -3,9 +3,9 @@
 import { get, post } from "../api.js";
 import { cardsOf, picture, titleOf } from "../cards.js";
 import { itemLink } from "../codes.js";
-import { announce, debounce, h, many } from "../dom.js";
+import { announce, debounce, h, many, sentence } from "../dom.js";
 import { showFilters } from "../facets.js";
-import { priced, ranked } from "../ranked.js";
+import { legend, priced, ranked } from "../ranked.js";
 import {
   addToHistory,
   asRequest,
@@ -30,6 +30,7 @@ export async function showNext(view, { query, signal }) {
   const taken = h("div", { class: "taken" });
   const found = h("div", { class: "found", "aria-busy": "true" });
   const say = h("p", { class: "lead", id: "found-lead" }, "…");
+  const how = legend();
   let wanted = FIRST;
   view.append(
     h("header", { class: "head" }, h("div", {}, h("h1", {}, "What comes next"), say)),
@@ -47,7 +48,7 @@ export async function showNext(view, { query, signal }) {
         ),
         facets.facets.length > 0 && showFilters(facets.facets, signal),
       ),
-      h("section", { class: "results", "aria-label": "Recommendations" }, found),
+      h("section", { class: "results", "aria-label": "Recommendations" }, how, found),
     ),
   );
 
@@ -70,6 +71,7 @@ export async function showNext(view, { query, signal }) {
           ? ranked(items, history.length > 0)
           : h("p", { class: "card note" }, "No item meets these filters. Take one of them away."),
       );
+      how.hidden = !items.length || !history.length;
       if (items.length === wanted && wanted < MOST) found.append(more());
       const filtered = Object.keys(getFilters()).length ? ", filtered" : "";
       say.textContent = history.length
@@ -87,7 +89,7 @@ export async function showNext(view, { query, signal }) {
         h(
           "p",
           { class: "card wrong", role: "alert" },
-          (error.message || "The server cannot be reached.") + wait,
+          (error.message ? sentence(error.message) : "The server cannot be reached.") + wait,
         ),
       );
       if (error.retryAfter) setTimeout(() => !signal.aborted && soon(), 1000 * error.retryAfter);

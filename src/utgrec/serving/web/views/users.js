@@ -4,8 +4,8 @@ import { get, remove } from "../api.js";
 import { cardsOf, picture, titleOf } from "../cards.js";
 import { itemLink } from "../codes.js";
 import { confirm } from "../dialog.js";
-import { announce, count, h, many } from "../dom.js";
-import { priced, ranked } from "../ranked.js";
+import { announce, count, h, many, sentence } from "../dom.js";
+import { legend, priced, ranked } from "../ranked.js";
 
 const FIRST = 24; // items recommended
 const MOST_TO_TRY = 50; // items that "What comes next" takes
@@ -56,6 +56,7 @@ export async function showUsers(view, { parts, signal, overview }) {
             ? `After ${many(after, "item")}, most likely first.`
             : "Without a history: what fits everybody.",
         ),
+        after > 0 && items.length > 0 && legend(),
         items.length
           ? ranked(items, after > 0)
           : h("p", { class: "card note" }, "There is nothing left to recommend."),
@@ -222,7 +223,7 @@ function forget(id, path) {
       deleted = `${many(done.deleted, "entry", "entries")} deleted. Nothing is kept of ${id} any more.`;
       location.hash = "#/users";
     } catch (error) {
-      button.after(h("p", { class: "verdict bad", role: "alert" }, error.message));
+      button.after(h("p", { class: "verdict bad", role: "alert" }, sentence(error.message)));
     }
   });
   return button;

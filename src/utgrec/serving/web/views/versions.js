@@ -4,7 +4,7 @@ import { get, post } from "../api.js";
 import { itemLink } from "../codes.js";
 import { picture, titleOf } from "../cards.js";
 import { confirm } from "../dialog.js";
-import { announce, count, h, many, percent } from "../dom.js";
+import { announce, count, h, many, percent, sentence } from "../dom.js";
 
 // The thresholds are those of the drift report (serving/drift.py, docs/serving.md).
 const MOST_NEW = 0.3;
@@ -34,11 +34,25 @@ export async function showVersions(view, { signal, overview }) {
     h(
       "ol",
       { class: "versions" },
-      versions.map((one) => version(one, overview, versions)),
+      versions.map((one) => version(one, overview)),
     ),
+    versions.length === 1 ? firstChange() : "",
   );
   return null;
 }
+
+const firstChange = () =>
+  h(
+    "div",
+    { class: "card prose" },
+    h("h2", {}, "The first change"),
+    h(
+      "p",
+      {},
+      "New items, other prices, pictures, removals: each change is live within seconds, is listed here, and can be taken back.",
+    ),
+    h("pre", { tabindex: 0 }, h("code", {}, "utgrec catalog add RUN new_items.jsonl")),
+  );
 
 function drift(active) {
   const found = active.drift;
@@ -188,7 +202,7 @@ function serve(one) {
       announce(`Generation ${one.number} serves now`);
       dispatchEvent(new Event("served"));
     } catch (error) {
-      button.after(h("p", { class: "verdict bad", role: "alert" }, error.message));
+      button.after(h("p", { class: "verdict bad", role: "alert" }, sentence(error.message)));
     }
   });
   return button;
