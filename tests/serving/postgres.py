@@ -4,15 +4,14 @@ import contextlib
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
-from programs import children
 
 BIN = Path("/usr/lib/postgresql/15/bin")
 NOBODY = "nobody"  # PostgreSQL refuses to run as root
@@ -68,10 +67,12 @@ def postgres_server() -> Iterator[Database]:
             call("pg_ctl", "-D", data, "-l", log, "-w", "-o", options, "start")
 
         def kill() -> None:
-            first = int((folder / "data" / "postmaster.pid").read_text().split()[0])
-            for process in [first, *children(first)]:
-                with contextlib.suppress(ProcessLookupError):  # one may follow another by itself
-                    os.kill(process, signal.SIGKILL)
+            first = psutil.Process(int((Path(data) / "postmaster.pid").read_text().split()[0]))
+            processes = [first, *first.children(recursive=True)]
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):  # one may follow another by itself
+                    process.kill()
+            psutil.wait_procs(processes, timeout=30)
 
         start()
         try:
