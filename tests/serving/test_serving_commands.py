@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import httpx2
@@ -97,6 +98,17 @@ def test_an_address_that_is_taken(store):
     assert f"cannot listen on 127.0.0.1 port {port}" in error["message"]
 
 
+def ask(url, statuses, refused):
+    """Send one request after the other, each over a connection of its own, until one fails."""
+    while True:
+        try:
+            answer = httpx2.post(f"{url}/v1/recommend", json={"history": [], "k": 3}, timeout=60)
+        except httpx2.HTTPError as error:
+            refused.append(type(error).__name__)
+            return
+        statuses.append(answer.status_code)
+
+
 def test_the_server_answers_and_stops_when_told(store):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -116,12 +128,25 @@ def test_the_server_answers_and_stops_when_told(store):
                 time.sleep(0.1)
         answer = httpx2.post(f"{url}/v1/recommend", json={"history": ["KIT00001"], "k": 3})
         assert len(answer.json()["answers"][0]["items"]) == 3
+        # Told to stop under load: everything that it has accepted gets its answer.
+        statuses, refused = [], []
+        callers = [threading.Thread(target=ask, args=(url, statuses, refused)) for _ in range(12)]
+        for caller in callers:
+            caller.start()
+        while len(statuses) < 40:
+            time.sleep(0.01)
+        server.send_signal(signal.SIGTERM)
+        for caller in callers:
+            caller.join(60)
+        assert set(statuses) <= {200, 429} and statuses.count(200) >= 40
+        assert set(refused) == {"ConnectError"} and len(refused) == 12  # nobody listens any more
     finally:
         server.send_signal(signal.SIGTERM)
         out, err = server.communicate(timeout=60)
     assert server.returncode == 0
     assert json.loads(out)["stopped"] is True
     lines = [json.loads(line) for line in err.decode().splitlines() if line.startswith("{")]
-    (asked,) = (line for line in lines if line.get("route") == "/v1/recommend")
-    assert (asked["level"], asked["event"], asked["status"]) == ("info", "request", 200)
+    asked = [line for line in lines if line.get("route") == "/v1/recommend"]
+    assert (asked[0]["level"], asked[0]["event"], asked[0]["status"]) == ("info", "request", 200)
+    assert len(asked) == 1 + len(statuses)
     assert b"KIT00001" not in err

@@ -15,7 +15,7 @@ import torch
 from utgrec.config import to_dict
 from utgrec.errors import BadImage, FieldError, InputError
 from utgrec.serving.coder import Coder, RunCoder
-from utgrec.serving.draft import Draft, as_tuple, named
+from utgrec.serving.draft import Draft, are, as_tuple
 from utgrec.serving.drift import DriftReport, Histories, report_drift
 from utgrec.serving.generations import Delta, Generation, GenerationStore
 from utgrec.serving.items import ItemReader, NewItem
@@ -166,7 +166,7 @@ class CatalogEditor:
         strangers = sorted(set(pictures) - {one.item_id for one in new})
         if strangers:
             raise InputError(
-                f"of the ids that pictures were given for, {named(strangers)} not among the items; "
+                f"of the ids that pictures were given for, {are(strangers)} not among the items; "
                 "use the same ids"
             )
         return new
@@ -242,7 +242,7 @@ class CatalogEditor:
 def _about(new: Sequence[NewItem], places: Sequence[int], what: str, rule: str) -> InputError:
     """An error about some of the new items, by their places among them."""
     ids = [new[place].item_id for place in places]
-    return InputError(f"{named(ids)} {what}").about(
+    return InputError(f"{are(ids)} {what}").about(
         FieldError(f"items.{place}.item_id", repr(item_id), rule)
         for place, item_id in zip(places, ids, strict=True)
     )

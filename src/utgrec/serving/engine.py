@@ -22,7 +22,7 @@ import torch
 
 from utgrec.config import require
 from utgrec.decoding import AllowedItems, BeamModel, CodeTrie, make_beam_model, make_search
-from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem
+from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem, named
 from utgrec.evaluation.generative import DecodingConfig
 from utgrec.recommender.attention import item_attention
 from utgrec.recommender.companions import CatalogCompanions
@@ -176,11 +176,9 @@ class Shelf:
         allow = None if filters.allow is None else self.index.find(filters.allow)
         unknown = [*history.unknown, *deny.unknown, *([] if allow is None else allow.unknown)]
         if unknown and request.unknown == "error":
-            named = ", ".join(map(repr, unknown[:5]))
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise UnknownItem(
-                f"not in this catalogue: {named}{more}; correct the ids, or ask to skip what is "
-                "unknown"
+                f"not in this catalogue: {named(unknown)}; correct the ids, or ask to skip what "
+                "is unknown"
             ).about(
                 FieldError(f"{field}.{given.index(one)}", repr(one), "is in the catalogue")
                 for field, given, found in (

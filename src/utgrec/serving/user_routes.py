@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from utgrec.errors import FieldError, UnknownItem
+from utgrec.errors import FieldError, UnknownItem, named
 from utgrec.serving import schemas, user_schemas
 from utgrec.serving.access import allow
 from utgrec.serving.documents import answer_document
@@ -37,11 +37,9 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
         unknown = [one.item_id for one in body.events if one.item_id not in known]
         unknown = list(dict.fromkeys(unknown))
         if unknown and body.unknown == "error":
-            named = ", ".join(map(repr, unknown[:5]))
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise UnknownItem(
-                f"not in this catalogue: {named}{more}; correct the ids, publish the items first, "
-                "or ask to skip what is unknown. Nothing of this request was kept"
+                f"not in this catalogue: {named(unknown)}; correct the ids, publish the items "
+                "first, or ask to skip what is unknown. Nothing of this request was kept"
             ).about(
                 FieldError(f"events.{place}.item_id", repr(one.item_id), "is in the catalogue")
                 for place, one in enumerate(body.events)

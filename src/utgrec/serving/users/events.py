@@ -10,12 +10,11 @@ import dataclasses
 from typing import NamedTuple, Protocol
 
 from utgrec.config import require
-from utgrec.errors import InputError
+from utgrec.errors import InputError, named
 
 LONGEST_ID = 1000  # characters
 LAST_MS = 253_402_300_799_999  # the end of the year 9999
 NEWEST = 1000  # items of a history that are read; the recommender itself reads fewer
-NAMED = 5  # event ids that an error names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,10 +104,8 @@ class EventIdUsed(InputError):
     """An event id names two different events."""
 
     def __init__(self, event_ids: list[str]) -> None:
-        named = ", ".join(map(repr, event_ids[:NAMED]))
-        more = f" and {len(event_ids) - NAMED} more" if len(event_ids) > NAMED else ""
         super().__init__(
-            f"event_id {named}{more} was used for another event before; an event id names one "
+            f"event_id {named(event_ids)} was used for another event before; an event id names one "
             "event for good: send this one under an id of its own. Nothing of this request was kept"
         )
         self.event_ids = frozenset(event_ids)
