@@ -140,9 +140,11 @@ def test_the_server_answers_and_stops_when_told(store):
             caller.join(60)
         assert set(statuses) <= {200, 429} and statuses.count(200) >= 40
         assert set(refused) == {"ConnectError"} and len(refused) == 12  # nobody listens any more
-    finally:
-        server.send_signal(signal.SIGTERM)
         out, err = server.communicate(timeout=60)
+    except BaseException:
+        server.kill()
+        server.communicate(timeout=60)
+        raise
     assert server.returncode == 0
     assert json.loads(out)["stopped"] is True
     lines = [json.loads(line) for line in err.decode().splitlines() if line.startswith("{")]
