@@ -554,6 +554,14 @@ class TestFuzz:
         assert client.app.state.service.store.numbers == [1]
 
 
+def test_openapi_names_every_operation_once_and_shortly(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    names = [one["operationId"] for methods in paths.values() for one in methods.values()]
+    assert len(names) == len(set(names)) > 20
+    assert {"recommend", "get_item", "add_items", "recommend_to_user", "codes_below"} <= set(names)
+    assert max(map(len, names)) <= 24
+
+
 def test_openapi_has_examples_for_every_body(client):
     document = client.get("/openapi.json").json()
     bodies = {

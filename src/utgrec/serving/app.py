@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 import utgrec
@@ -104,6 +105,7 @@ def create_app(
         docs_url=None,  # those pages load scripts from elsewhere
         redoc_url=None,
         responses=PROBLEMS,
+        generate_unique_id_function=_operation,
     )
     app.state.service = service
     handle_problems(app)
@@ -115,6 +117,11 @@ def create_app(
     app.include_router(explorer_routes(service, keys))
     app.include_router(page_routes(store, keys))
     return app
+
+
+def _operation(route: APIRoute) -> str:
+    """What clients that are made from the OpenAPI document call a route."""
+    return f"{route.name}_below" if "{codes" in route.path else route.name
 
 
 def _add_health(
@@ -136,7 +143,7 @@ def _add_health(
         response_class=PlainTextResponse,
         dependencies=[allow(keys, "read")],
     )
-    async def figures() -> Response:
+    async def metrics_of_all() -> Response:
         service.look()
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
@@ -170,7 +177,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         return JSONResponse({"codes": await service.change(encode)})
 
     @app.get("/v1/items/{item_id:path}", response_model=schemas.ItemOut, dependencies=read)
-    async def item(item_id: str) -> Response:
+    async def get_item(item_id: str) -> Response:
         """An item, also one that was removed."""
         shelf, place = find_item(service, item_id)
         found = shelf.catalog[place]
@@ -186,7 +193,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         )
 
     @app.get("/v1/similar/{item_id:path}", response_model=schemas.SimilarsOut, dependencies=read)
-    def similar(item_id: str, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10) -> Response:
+    def similar_to(item_id: str, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10) -> Response:
         """Items whose codes begin like those of an item, nearest first."""
         shelf, place = find_item(service, item_id)
         found = similar_items(shelf, place, k, service.editor.coder.quantizer)
@@ -202,7 +209,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         responses={200: {"content": {kind: {} for kind in PICTURE_TYPES.values()}}},
         dependencies=read,
     )
-    async def image(item_id: str, request: Request) -> Response:
+    async def get_picture(item_id: str, request: Request) -> Response:
         """The picture of an item. Whoever has it already is told so (its ETag)."""
         shelf, place = find_item(service, item_id)
         path = shelf.catalog[place].image
@@ -243,7 +250,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         )
 
     @app.get("/v1/generations", response_model=schemas.GenerationsOut, dependencies=read)
-    async def generations() -> Response:
+    async def list_generations() -> Response:
         """All published versions of the catalogue."""
         return JSONResponse(generation_list(service))
 
@@ -259,7 +266,7 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
     write = [allow(keys, "write")]
 
     @app.post("/v1/items", response_model=schemas.PublishedOut, dependencies=write)
-    async def add(body: schemas.ItemsIn) -> Response:
+    async def add_items(body: schemas.ItemsIn) -> Response:
         """Publish new items, or change items that are there. They are live with the answer."""
         items = [item.fields() for item in body.items]
         pictures = {item.item_id: item.image for item in body.items if item.image is not None}
@@ -279,7 +286,7 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
         },
         dependencies=write,
     )
-    async def put_image(item_id: str, request: Request) -> Response:
+    async def put_picture(item_id: str, request: Request) -> Response:
         """Give an item another picture. Its codes stay."""
         _find_live(service, item_id)
         data, one = await request.body(), {"item_id": item_id}
@@ -287,14 +294,14 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
         return JSONResponse(published(made))
 
     @app.delete("/v1/items/{item_id:path}", response_model=schemas.PublishedOut, dependencies=write)
-    async def remove(item_id: str) -> Response:
+    async def remove_item(item_id: str) -> Response:
         """Stop recommending an item. Histories with it stay readable."""
         _find_live(service, item_id)
         made = await service.change(lambda: service.editor.remove([item_id]))
         return JSONResponse(published(made))
 
     @app.post("/v1/generations", response_model=schemas.GenerationsOut, dependencies=write)
-    async def activate(body: schemas.ActivateIn) -> Response:
+    async def activate_generation(body: schemas.ActivateIn) -> Response:
         """Serve another generation, or the parent of the current one."""
 
         def do() -> None:

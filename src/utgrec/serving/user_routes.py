@@ -107,7 +107,7 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
         return JSONResponse(document)
 
     @router.get("/v1/users/{user_id:path}", response_model=user_schemas.UserOut, dependencies=read)
-    async def user(user_id: user_schemas.UserInPath) -> Response:
+    async def get_user(user_id: user_schemas.UserInPath) -> Response:
         """What is kept about a user."""
         users = _users(service)
         taken = await service.look_up(lambda: users.history(user_id))

@@ -90,7 +90,7 @@ def page_routes(store: GenerationStore, keys: tuple[Key, ...] | None) -> APIRout
         return assets[name].answer(request)
 
     @routes.get("/v1/report", response_model=schemas.ReportOut, dependencies=[allow(keys, "read")])
-    async def where() -> Response:
+    async def report_address() -> Response:
         """Where the report of the run is."""
         there = store.run.report.is_file()
         return JSONResponse({"url": f"/report{tickets.make()}" if there else None})

@@ -156,7 +156,7 @@ def explorer_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter
         )
 
     @routes.get("/v1/cards", response_model=schemas.CardsOut)
-    def some(
+    def cards_of(
         item_id: Annotated[list[str], Query(min_length=1, max_length=MAX_K, examples=[["A12"]])],
     ) -> Response:
         """Several items at once, as lists show them."""
