@@ -20,9 +20,10 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.split import split_domain
 from utgrec.evaluation.calibration import make_calibrator
-from utgrec.evaluation.generative import NETWORK_ALONE, GenerativeSystem, make_validator
+from utgrec.evaluation.generative import GenerativeSystem, make_validator
 from utgrec.evaluation.protocol import evaluate
 from utgrec.recipes import Recipe
+from utgrec.recommender.mixing import NETWORK_ALONE
 from utgrec.recommender.train import (
     RecommenderConfig,
     read_memory,

@@ -1,9 +1,10 @@
-"""Written, near, counted: three voices about every item of a catalogue, mixed into one score.
+"""Written, near, counted, alike: four voices about every item of a catalogue, as one score.
 
 Beam search says how likely the codes of items are; an item that no beam ended in counts as the
 least likely one that did. Item vectors say how near each item is to what a history asks for.
-Companions say what people took who took the history's items. `recommender/mixing.py` has the
-formula; a score is the log-probability of an item among those that may be recommended.
+Companions say what people took who took the history's items, contents which items say the same as
+these. `recommender/mixing.py` has the formula; a score is the log-probability of an item among
+those that may be recommended.
 
 Shapes: B users · S history tokens · W beams · N items · L codes · M width.
 """
@@ -67,26 +68,42 @@ class Voices(NamedTuple):
     users: slice
     codes: Tensor  # (b, N), log-probabilities; that of the least likely hit where there is none
     vectors: Tensor | None  # (b, N), log-shares
-    companions: Tensor | None  # (b, N), sums of similarities
+    companions: Tensor | None  # (b, N), sums of similarities by who took them
+    contents: Tensor | None  # (b, N), sums of similarities by text
     usable: Tensor  # (b, N), bool, items that may be recommended
 
     def mix(self, mixing: Mixing) -> Tensor:
         """Log-probability of every usable item, -inf for all others: (b, N)."""
-        network = self.codes
-        if self.vectors is not None and mixing.vectors:
-            network = (network + mixing.vectors * self.vectors) / (1 + mixing.vectors)
-        network = network.masked_fill(~self.usable, -torch.inf).log_softmax(dim=1)
-        network = network.masked_fill(~self.usable, -torch.inf)  # of nothing it would be NaN
-        if self.companions is None or not mixing.companions:
+        network = self.network(mixing.vectors)
+        share, added = torch.zeros(len(network), 1), torch.zeros(())
+        for weight, memory in (
+            (mixing.companions, self.companions),
+            (mixing.contents, self.contents),
+        ):
+            if memory is None or not weight:
+                continue
+            remembered = self.shares(memory)
+            # Somebody of whose items nothing is remembered hears the network instead.
+            share = share + weight * remembered.any(dim=1, keepdim=True)
+            added = added + weight * remembered
+        if not share.any():
             return network
-        counted = self.companions * self.usable
-        total = counted.sum(dim=1, keepdim=True)
-        # Somebody whose items have no companions hears the network alone.
-        share = mixing.companions * (total > 0)
-        counted = counted / total.clamp(min=1e-12)
-        mixed = torch.log((1 - share) * network.exp() + share * counted)
+        mixed = torch.log((1 - share) * network.exp() + added)
         # A share too small for float32 keeps its place behind all others.
         return torch.where(mixed.isfinite(), mixed, network + torch.log1p(-share))
+
+    def network(self, vectors: float) -> Tensor:
+        """Log-shares of the usable items by what was trained: (b, N)."""
+        out = self.codes
+        if self.vectors is not None and vectors:
+            out = (out + vectors * self.vectors) / (1 + vectors)
+        out = out.masked_fill(~self.usable, -torch.inf).log_softmax(dim=1)
+        return out.masked_fill(~self.usable, -torch.inf)  # of nothing it would be NaN
+
+    def shares(self, memory: Tensor) -> Tensor:
+        """Shares of the usable items in what is remembered, or zeros. Shapes: (b, N) → (b, N)."""
+        kept = memory * self.usable
+        return kept / kept.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 class MixedSearch:
@@ -99,10 +116,12 @@ class MixedSearch:
         trie: CodeTrie,
         table: ItemTable | None,
         companions: CatalogCompanions | None,
+        contents: CatalogCompanions | None,
         mixing: Mixing,
     ) -> None:
         self._model, self._search, self._trie = model, search, trie
-        self._table, self.companions, self.mixing = table, companions, mixing
+        self._table, self.mixing = table, mixing
+        self.companions, self.contents = companions, contents
         self._chunk = max(1, _SCORES_AT_ONCE // max(1, trie.item_count))
 
     @torch.inference_mode()
@@ -161,17 +180,26 @@ class MixedSearch:
             near = None
             if self._table is not None:
                 near = self._table.scores(self._model.start(ids, mask).states)
-            counted = None
-            if self.companions is not None:
-                counted = self.companions.weigh(ids, mask, self.mixing.decay)
+            counted, alike = self.remembered(ids, mask, self.mixing.decay)
             shape = (len(ids), self._trie.item_count)
             yield Voices(
                 part,
                 _spread(Hits(written.items[part], written.scores[part]), shape),
                 near,
                 counted,
+                alike,
                 _usable(shape, allowed, None if exclude is None else exclude[part]),
             )
+
+    def remembered(
+        self, input_ids: Tensor, attention_mask: Tensor, decay: float
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Sums of similarities of all items to some histories: by who took them, and by text."""
+        counted, alike = (
+            None if memory is None else memory.weigh(input_ids, attention_mask, decay)
+            for memory in (self.companions, self.contents)
+        )
+        return counted, alike
 
 
 def make_search(
@@ -183,6 +211,7 @@ def make_search(
     codes: npt.NDArray[np.int16],
     mixing: Mixing,
     companions: CatalogCompanions | None = None,
+    contents: CatalogCompanions | None = None,
 ) -> "BeamSearch[Any] | MixedSearch":
     """The search for a network and its memory: plain beam search where codes speak alone."""
     search = BeamSearch[Any](lean, vocabulary, trie)
@@ -192,9 +221,11 @@ def make_search(
         table = ItemTable(model, vocabulary, domain, codes)
     if not mixing.companions or (companions is not None and not companions.known):
         companions = None
-    if table is None and companions is None:
+    if not mixing.contents or (contents is not None and not contents.known):
+        contents = None
+    if table is None and companions is None and contents is None:
         return search
-    return MixedSearch(lean, search, trie, table, companions, mixing)
+    return MixedSearch(lean, search, trie, table, companions, contents, mixing)
 
 
 def _spread(hits: Hits, shape: tuple[int, int]) -> Tensor:

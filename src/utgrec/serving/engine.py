@@ -138,9 +138,18 @@ class Shelf:
             self.codes,
             recommender.mixing,
             CatalogCompanions(memory.companions, vocabulary, domain, self.codes),
+            CatalogCompanions(
+                memory.contents.with_items(vocabulary, domain, self.codes, self._text),
+                vocabulary,
+                domain,
+                self.codes,
+            ),
         )
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
         self._lock = threading.Lock()
+
+    def _text(self, item: int) -> str:
+        return self.catalog[item].text
 
     @property
     def number(self) -> int:
