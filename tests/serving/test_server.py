@@ -577,6 +577,9 @@ def test_openapi_has_examples_for_every_body(client):
         for example in found[name]["examples"]:
             models[name].model_validate(example)
     assert found["NewItemIn"]["examples"]
+    for example in found["RecommendOut"]["examples"]:
+        parsed = schemas.RecommendOut.model_validate(example, strict=True)
+        assert parsed.model_dump() == example
 
 
 def test_what_is_published_is_documented():

@@ -101,7 +101,7 @@ def test_deleting_asks_first_and_is_complete(visit, site, users):
     reader.until("location.hash === '#/users'")
     reader.settle()
     assert "1 entry deleted" in page.locator(".verdict").inner_text()
-    reader.until_said("Nothing is kept of gone any more")
+    reader.until_said("Nothing is kept of “gone” any more")
     assert users.history("gone") == []
     reader.go("users/gone")
     assert page.locator(".verdict").count() == 0  # said once

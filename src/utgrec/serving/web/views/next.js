@@ -73,7 +73,7 @@ export async function showNext(view, { query, signal }) {
       );
       how.hidden = !items.length || !history.length;
       if (items.length === wanted && wanted < MOST) found.append(more());
-      const filtered = Object.keys(getFilters()).length ? ", filtered" : "";
+      const filtered = Object.keys(getFilters()).length ? ", among what the filters allow" : "";
       say.textContent = history.length
         ? `After ${many(history.length, "item")}${filtered}, most likely first.`
         : `For somebody without any history${filtered}. Add items, and watch this change.`;

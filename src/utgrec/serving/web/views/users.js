@@ -211,7 +211,7 @@ function forget(id, path) {
   const button = h("button", { type: "button", class: "danger" }, "Delete this user");
   button.addEventListener("click", async () => {
     const sure = await confirm({
-      title: `Delete everything about ${id}?`,
+      title: `Delete everything about “${id}”?`,
       text: "All entries of the history and the ids of their events go for good. This cannot be undone.",
       yes: "Delete for good",
       no: "Keep",
@@ -220,7 +220,7 @@ function forget(id, path) {
     if (!sure) return button.focus();
     try {
       const done = await remove(path);
-      deleted = `${many(done.deleted, "entry", "entries")} deleted. Nothing is kept of ${id} any more.`;
+      deleted = `${many(done.deleted, "entry", "entries")} deleted. Nothing is kept of “${id}” any more.`;
       location.hash = "#/users";
     } catch (error) {
       button.after(h("p", { class: "verdict bad", role: "alert" }, sentence(error.message)));
