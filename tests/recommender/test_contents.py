@@ -73,7 +73,7 @@ def test_new_items_get_the_neighbours_that_they_would_have_had() -> None:
         asked.append(item)
         return texts[item]
 
-    joined = before.with_items(VOCABULARY, "a", domain.codes, text)
+    joined = before.with_items(VOCABULARY, "a", domain.codes, text).alike
     assert asked == list(range(30, ITEMS))
     assert len(joined.keys) == ITEMS
     # Old items keep what they had; new ones are near in both directions, and equally.
@@ -92,7 +92,7 @@ def test_a_new_item_displaces_the_least_of_its_neighbours() -> None:
     before = compare_contents([first], [texts[:30]], VOCABULARY, CONFIG)
     texts[30] = texts[4]
     new = domain._replace(codes=domain.codes[:31])
-    joined = before.with_items(VOCABULARY, "a", new.codes, lambda item: texts[item])
+    joined = before.with_items(VOCABULARY, "a", new.codes, lambda item: texts[item]).alike
     weights = weigh(joined, new, [4])
     assert int(weights.argmax()) == 30 and weights[30] == pytest.approx(1.0)
     assert (weights > 0).sum() == 5
@@ -110,7 +110,7 @@ def test_a_catalogue_without_new_items_is_as_it_was() -> None:
     def text(item: int) -> str:
         raise AssertionError("no item is new")
 
-    assert memory.with_items(VOCABULARY, "a", moved, text) is memory.alike
+    assert memory.with_items(VOCABULARY, "a", moved, text) is memory
 
 
 def test_items_without_words_have_no_neighbours() -> None:

@@ -54,6 +54,7 @@ class LeanCausal:
         self._join = _copy(model.join.weight).to(dtype)  # (M, L × M)
         self._nearness = _copy(model.nearness)  # (A, distances)
         self._items = copy.deepcopy(model.items)
+        self.words = copy.deepcopy(model.words)
         self._trunk = [self._layer(layer) for layer in model.trunk if isinstance(layer, Layer)]
         self._trunk_scale = _copy(model.trunk_norm.weight)
         self._places = _copy(model.places)  # (L, M)
@@ -71,6 +72,8 @@ class LeanCausal:
         last = (attention_mask.sum(dim=1) - 2) // length  # (B,), items of each history
         items = input_ids[:, 1 : 1 + longest * length].reshape(users, longest, length)
         joined = F.linear(self._embedding[items].flatten(2).to(self.dtype), self._join).float()
+        if self.words is not None:
+            joined = joined + self.words(input_ids[:, 0], items)
         if self._items is not None and self._items.count:
             joined = joined + self._items(input_ids[:, 0], items)
         hidden = torch.cat([self._embedding[input_ids[:, :1]], joined], dim=1)

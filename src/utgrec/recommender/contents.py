@@ -33,6 +33,7 @@ from utgrec.recommender.companions import (
 )
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.item_vectors import item_keys, token_bits
+from utgrec.recommender.item_words import pack
 from utgrec.recommender.vocabulary import Vocabulary
 
 
@@ -87,8 +88,8 @@ class Contents(NamedTuple):
         domain: str,
         codes: npt.NDArray[np.int16],
         texts: Callable[[int], str],
-    ) -> Companions:
-        """Neighbours in a later catalogue of the domain, in which there may be new items.
+    ) -> "Contents":
+        """The memory with the items of a later catalogue of the domain that it does not know yet.
 
         Args:
             codes: of all its items, (N, L).
@@ -96,33 +97,59 @@ class Contents(NamedTuple):
         """
         alike = self.alike
         keys = _keys(vocabulary, domain, codes)  # (N,)
-        new = torch.from_numpy(np.flatnonzero(~torch.isin(keys, alike.keys).numpy()))
-        bits = token_bits(vocabulary) * vocabulary.code_length
-        own = (alike.keys >> bits == vocabulary.domain_token(domain)).nonzero()[:, 0]
+        new = (~torch.isin(keys, alike.keys)).nonzero()[:, 0]
+        own = self._places(vocabulary, domain)
         if not len(new) or not len(own):
-            return alike
+            return self
         neighbours = alike.rows.shape[1]
-        known = self._counts()[own.numpy()]  # (n_d, W)
+        known = self._counts()[own]  # (n_d, W)
         counted = count_words([texts(int(item)) for item in new])
-        everything = sparse.vstack([known, counted]).tocsr()
-        share = float(self.most_common)
-        vectors = word_vectors(everything, known, most_common=share)
-        found = nearest(
-            vectors[len(own) :], vectors, neighbours=neighbours, first=len(own)
-        )  # places among own items, then new ones
-        place = torch.cat([own, torch.arange(len(new)) + len(alike.keys)])
+        vectors = word_vectors(
+            sparse.vstack([known, counted]).tocsr(), known, most_common=float(self.most_common)
+        )
+        # Neighbours are places among own items, then new ones.
+        found = nearest(vectors[len(own) :], vectors, neighbours=neighbours, first=len(own))
+        place = np.concatenate([own, np.arange(len(new)) + len(alike.keys)])
         width = neighbours - found.items.shape[1]
         rows = np.pad(found.items, ((0, 0), (0, width)), constant_values=NONE)
-        rows = np.where(rows == NONE, NONE, place.numpy()[rows])
+        rows = np.where(rows == NONE, NONE, place[rows]).astype(np.int32)
         similar = np.pad(found.values, ((0, 0), (0, width)))
-        all_rows = np.concatenate([alike.rows.numpy(), rows.astype(np.int32)])
-        values = np.concatenate([alike.similar.numpy(), similar])
-        _answer(all_rows, values, len(alike.keys))
-        return sort_companions(
-            torch.cat([alike.keys, keys[new]]),
-            torch.from_numpy(all_rows),
-            torch.from_numpy(values),
-        )
+        rows = np.concatenate([alike.rows.numpy(), rows])
+        similar = np.concatenate([alike.similar.numpy(), similar])
+        _answer(rows, similar, len(alike.keys))
+        every = torch.cat([alike.keys, keys[new]])
+        joined = sort_companions(every, torch.from_numpy(rows), torch.from_numpy(similar))
+        return _made(joined, every, sparse.vstack([self._counts(), counted]), self.most_common)
+
+    def telling_words(
+        self, vocabulary: Vocabulary, domain: str, kept: int, known: Tensor | None = None
+    ) -> Tensor:
+        """The rarest words of each item of a domain, as a table for `ItemWords`: (n_d, 1 + kept).
+
+        Items that say little have fewer, and weights of 0. Those of an item are a unit vector.
+        Items whose keys are among those `known` (n,) are left out.
+        """
+        own = self._places(vocabulary, domain)
+        among = self._counts()[own]
+        if known is not None:
+            own = own[~torch.isin(self.alike.keys[own], known).numpy()]
+        counts = self._counts()[own]
+        vectors = word_vectors(counts, among, most_common=float(self.most_common))
+        words = np.zeros((len(own), kept), dtype=np.int64)
+        weights = np.zeros((len(own), kept), dtype=np.float32)
+        for row in range(len(own)):
+            part = slice(vectors.indptr[row], vectors.indptr[row + 1])
+            order = np.argsort(-vectors.data[part], kind="stable")[:kept]
+            words[row, : len(order)] = vectors.indices[part][order]
+            weights[row, : len(order)] = vectors.data[part][order]
+        weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-9)
+        return pack(self.alike.keys[own], torch.from_numpy(words), torch.from_numpy(weights))
+
+    def _places(self, vocabulary: Vocabulary, domain: str) -> npt.NDArray[np.int64]:
+        """Places of a domain's items in the memory, (n_d,)."""
+        bits = token_bits(vocabulary) * vocabulary.code_length
+        own = self.alike.keys >> bits == vocabulary.domain_token(domain)
+        return np.flatnonzero(own.numpy())
 
     def _counts(self) -> Any:
         """How often each item holds each word: (n, W), sparse."""
@@ -153,14 +180,19 @@ def compare_contents(
         found.append(nearest(vectors, vectors, neighbours=config.neighbours, first=0))
         counts.append(counted)
     alike = join_companions(keys, found, config.neighbours)
-    order = torch.cat(keys).argsort().numpy()
-    ordered = sparse.vstack(counts).tocsr()[order]
+    share = torch.tensor(config.most_common, dtype=torch.float64)
+    return _made(alike, torch.cat(keys), sparse.vstack(counts), share)
+
+
+def _made(alike: Companions, keys: Tensor, counts: Any, most_common: Tensor) -> Contents:
+    """A memory, whose words come in the order of `keys` (n,) and are kept in that of `alike`."""
+    ordered = counts.tocsr()[keys.argsort().numpy()]
     return Contents(
         alike,
         torch.from_numpy(ordered.indptr.astype(np.int64)),
         torch.from_numpy(ordered.indices.astype(np.int32)),
         torch.from_numpy(ordered.data),
-        torch.tensor(config.most_common, dtype=torch.float64),
+        most_common,
     )
 
 

@@ -9,7 +9,7 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict
 from utgrec.data.split import trained_facts
-from utgrec.recommender.networks import know_items
+from utgrec.recommender.networks import know_items, show_words
 from utgrec.recommender.train import (
     STAGE,
     RecommenderConfig,
@@ -46,6 +46,7 @@ def lend_recommender(start: Path, domain: Domain, codes: Path, out: Path) -> sto
         # Remembering trains nothing; the mixture is the default: no validation item is looked at.
         coded = coded_domain(domain, codes)
         memory = remember([domain], [coded], vocabulary, config)
+        show_words(model, [coded], vocabulary, memory.contents)
         write_recommender(work.folder, model, vocabulary, memory)
         facts = {
             "domains": [domain.name],

@@ -27,6 +27,7 @@ from utgrec.recommender.networks import (
     load_network,
     make_batches,
     shared_batches,
+    show_words,
 )
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.stages import StageResult, Workspace, run_stage
@@ -162,7 +163,9 @@ def train_recommender(
         coded = [
             coded_domain(domain, folder) for domain, folder in zip(domains, codes, strict=True)
         ]
+        memory = remember(domains, coded, vocabulary, config)
         know_items(model, coded, vocabulary)
+        show_words(model, coded, vocabulary, memory.contents)
         batches = make_batches(
             config.sizes,
             coded,
@@ -190,7 +193,6 @@ def train_recommender(
         if not several:
             own = vocabulary.domain_token(domains[0].name)
             copy_token(model, vocabulary, own, vocabulary.any_domain)
-        memory = remember(domains, coded, vocabulary, config)
         if calibrator is not None:
             progress("Finding the mixture", 0, 1)
             memory = memory._replace(mixing=calibrator(model, vocabulary, coded, memory))

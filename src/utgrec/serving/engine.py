@@ -21,11 +21,20 @@ import pyarrow.compute as pc
 import torch
 
 from utgrec.config import require
-from utgrec.decoding import AllowedItems, BeamModel, CodeTrie, make_beam_model, make_search
+from utgrec.decoding import (
+    AllowedItems,
+    BeamModel,
+    CodeTrie,
+    LeanCausal,
+    make_beam_model,
+    make_search,
+)
 from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem, named
 from utgrec.evaluation.generative import DecodingConfig
 from utgrec.recommender.attention import item_attention
+from utgrec.recommender.causal import CausalRecommender
 from utgrec.recommender.companions import CatalogCompanions
+from utgrec.recommender.contents import Contents
 from utgrec.recommender.histories import HistoryEncoder
 from utgrec.recommender.mixing import Mixing
 from utgrec.recommender.model import GenerativeRecommender
@@ -105,6 +114,19 @@ class Recommender(NamedTuple):
     mixing: Mixing  # of the voices of network and memory
     max_items: int  # newest items of a history that are read
 
+    def read_words(self, contents: Contents) -> None:
+        """Let the network read the words of new items that a memory holds, too.
+
+        Codes never change their items, so generations that serve beside each other read the same.
+        """
+        if not isinstance(self.network, CausalRecommender) or self.network.words is None:
+            return
+        kept, known = self.network.sizes.item_words, self.network.words.table[:, 0]
+        table = contents.telling_words(self.vocabulary, self.domain, kept, known)
+        for model in (self.network, self.lean):
+            if isinstance(model, CausalRecommender | LeanCausal) and model.words is not None:
+                model.words.read(table)
+
 
 class Shelf:
     """One generation, ready to recommend from."""
@@ -129,6 +151,9 @@ class Shelf:
         domain = recommender.domain
         self._encoder = HistoryEncoder(domain, self.codes, vocabulary, recommender.max_items)
         memory = recommender.memory
+        contents = memory.contents.with_items(vocabulary, domain, self.codes, self._text)
+        if contents is not memory.contents:
+            recommender.read_words(contents)
         self._search = make_search(
             recommender.network,
             recommender.lean,
@@ -138,12 +163,7 @@ class Shelf:
             self.codes,
             recommender.mixing,
             CatalogCompanions(memory.companions, vocabulary, domain, self.codes),
-            CatalogCompanions(
-                memory.contents.with_items(vocabulary, domain, self.codes, self._text),
-                vocabulary,
-                domain,
-                self.codes,
-            ),
+            CatalogCompanions(contents.alike, vocabulary, domain, self.codes),
         )
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
         self._lock = threading.Lock()
