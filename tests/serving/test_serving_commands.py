@@ -139,7 +139,8 @@ def test_the_server_answers_and_stops_when_told(store):
         for caller in callers:
             caller.join(60)
         assert set(statuses) <= {200, 429} and statuses.count(200) >= 40
-        assert set(refused) == {"ConnectError"} and len(refused) == 12  # nobody listens any more
+        # Nobody listens any more; at most a call in the very moment of that is cut.
+        assert len(refused) == 12 and refused.count("ConnectError") >= 11, refused
         out, err = server.communicate(timeout=60)
     except BaseException:
         server.kill()

@@ -92,6 +92,7 @@ def serve(
             make_app,
             run_workers,
         )
+        from utgrec.serving.stopping import Server
     except ModuleNotFoundError as error:
         raise MissingDependency(
             f"the server needs {error.name}; install it with `pip install 'utgrec[serve]'`"
@@ -143,7 +144,7 @@ def serve(
             run_workers(settings, workers, uvicorn_settings, listener)
             return Answer(_document(path, store.domain), ("stopped",))
         app = make_app(settings)
-        server = uvicorn.Server(uvicorn.Config(app, **uvicorn_settings))
+        server = Server(uvicorn.Config(app, **uvicorn_settings))
         terminal.say(f"{store.domain}, generation {app.state.service.shelf.number}: {address}")
         # Once it has stopped, uvicorn raises the signal that stopped it again; it has been obeyed.
         for name in (signal.SIGINT, signal.SIGTERM):

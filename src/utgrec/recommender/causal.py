@@ -201,7 +201,8 @@ class CausalRecommender(GenerativeRecommender):
         """
         weights = load_file(folder / WEIGHTS)
         model = cls(sizes, vocabulary, known=weights.get("items.keys"))
-<<<<<<< HEAD
+        if model.words is not None and "words.table" in weights:
+            model.words.read(weights["words.table"])
         own = model.state_dict()
         both = own.keys() & weights.keys()
         other = {name for name in both if own[name].shape != weights[name].shape}
@@ -210,10 +211,6 @@ class CausalRecommender(GenerativeRecommender):
                 f"{folder} holds the network of another version of UTGRec ({differs[0]} differs); "
                 "train the recommender again, or install the version that wrote it"
             )
-=======
-        if model.words is not None:
-            model.words.read(weights["words.table"])
->>>>>>> main
         model.load_state_dict(weights)
         return model.eval()
 

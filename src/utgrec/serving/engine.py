@@ -151,7 +151,9 @@ class Shelf:
         domain = recommender.domain
         self._encoder = HistoryEncoder(domain, self.codes, vocabulary, recommender.max_items)
         memory = recommender.memory
-        contents = memory.contents.with_items(vocabulary, domain, self.codes, self._text)
+        contents = memory.contents.with_items(
+            vocabulary, domain, self.codes, lambda item: self.catalog[item].text
+        )
         if contents is not memory.contents:
             recommender.read_words(contents)
         self._search = make_search(
@@ -167,9 +169,6 @@ class Shelf:
         )
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
         self._lock = threading.Lock()
-
-    def _text(self, item: int) -> str:
-        return self.catalog[item].text
 
     @property
     def number(self) -> int:
@@ -278,13 +277,12 @@ class Shelf:
                 self._allowed.move_to_end(key)
                 return self._allowed[key]
         mask = self.live
-        met = self.index.mask(filters.where)
-        if met is not None:
+        if (met := self.index.mask(filters.where)) is not None:
             mask = mask & met
         if allow is not None:
-            named = np.zeros(len(mask), dtype=np.bool_)
-            named[allow] = True
-            mask = mask & named
+            only = np.zeros(len(mask), dtype=np.bool_)
+            only[allow] = True
+            mask = mask & only
         made = None if mask.all() else AllowedItems(self.trie, torch.from_numpy(mask.copy()))
         with self._lock:
             self._allowed[key] = made
@@ -391,8 +389,7 @@ class Engine:
         items: npt.NDArray[np.int64],
         scores: npt.NDArray[np.float32],
     ) -> Answer:
-        places = [int(item) for item in items if item >= 0]
-        history = prepared.history
+        places, history = [int(item) for item in items if item >= 0], prepared.history
         attention: Sequence[Mapping[int, float] | None] = [None] * len(places)
         if prepared.request.attention:
             attention = shelf.attention(self._recommender.network, places, history)

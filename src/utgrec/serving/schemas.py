@@ -16,6 +16,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from utgrec.serving.engine import Request
 from utgrec.serving.filters import Condition, Filters
@@ -200,9 +201,21 @@ class AnswerOut(BaseModel):
     unknown: list[str] = Field(description="Ids that were skipped.")
 
 
-_WHY = {"item_id": "B0863MT183", "title": "Cup number 18", "shared_codes": 2, "attention": 0.4}
-_HIT = {"item_id": "B0863MT199", "title": "Cup number 19", "image": "/v1/images/B0863MT199"}
-_ANSWER = {"items": [{**_HIT, "score": -3.1, "codes": [4, 2, 7], "why": [_WHY]}], "unknown": []}
+_WHY: JsonDict = {
+    "item_id": "B0863MT183",
+    "title": "Cup number 18",
+    "shared_codes": 2,
+    "attention": 0.4,
+}
+_HIT: JsonDict = {
+    "item_id": "B0863MT199",
+    "title": "Cup number 19",
+    "image": "/v1/images/B0863MT199",
+}
+_ANSWER: JsonDict = {
+    "items": [{**_HIT, "score": -3.1, "codes": [4, 2, 7], "why": [_WHY]}],
+    "unknown": [],
+}
 
 
 class RecommendOut(BaseModel):
