@@ -8,7 +8,7 @@ A heads · H width of a head · L codes per item · V token ids.
 """
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from torch import Tensor
 from utgrec.decoding.beam import Step, follow_parents
 from utgrec.decoding.choose import select_rows
 from utgrec.recommender.causal import FAR, CausalRecommender, Layer
+from utgrec.recommender.contents import Contents
+from utgrec.recommender.model import GenerativeRecommender
+from utgrec.recommender.vocabulary import Vocabulary
 
 
 class CausalState(NamedTuple):
@@ -172,3 +175,23 @@ def _normed(hidden: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _copy(weight: Tensor) -> Tensor:
     return weight.detach().to(torch.float32, copy=True)
+
+
+def read_new_words(
+    network: GenerativeRecommender,
+    lean: Any,
+    contents: Contents,
+    vocabulary: Vocabulary,
+    domain: str,
+) -> None:
+    """Let a network and its lean form read the words of all items that a memory holds.
+
+    Codes never change their items, so generations that are served beside each other read the same.
+    """
+    if not isinstance(network, CausalRecommender) or network.words is None:
+        return
+    kept, known = network.sizes.item_words, network.words.table[:, 0]
+    table = contents.telling_words(vocabulary, domain, kept, known)
+    network.words.read(table)
+    if isinstance(lean, LeanCausal) and lean.words is not None:
+        lean.words.read(table)

@@ -25,16 +25,14 @@ from utgrec.decoding import (
     AllowedItems,
     BeamModel,
     CodeTrie,
-    LeanCausal,
     make_beam_model,
     make_search,
+    read_new_words,
 )
 from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem, named
 from utgrec.evaluation.generative import DecodingConfig
 from utgrec.recommender.attention import item_attention
-from utgrec.recommender.causal import CausalRecommender
 from utgrec.recommender.companions import CatalogCompanions
-from utgrec.recommender.contents import Contents
 from utgrec.recommender.histories import HistoryEncoder
 from utgrec.recommender.mixing import Mixing
 from utgrec.recommender.model import GenerativeRecommender
@@ -114,19 +112,6 @@ class Recommender(NamedTuple):
     mixing: Mixing  # of the voices of network and memory
     max_items: int  # newest items of a history that are read
 
-    def read_words(self, contents: Contents) -> None:
-        """Let the network read the words of new items that a memory holds, too.
-
-        Codes never change their items, so generations that serve beside each other read the same.
-        """
-        if not isinstance(self.network, CausalRecommender) or self.network.words is None:
-            return
-        kept, known = self.network.sizes.item_words, self.network.words.table[:, 0]
-        table = contents.telling_words(self.vocabulary, self.domain, kept, known)
-        for model in (self.network, self.lean):
-            if isinstance(model, CausalRecommender | LeanCausal) and model.words is not None:
-                model.words.read(table)
-
 
 class Shelf:
     """One generation, ready to recommend from."""
@@ -155,7 +140,7 @@ class Shelf:
             vocabulary, domain, self.codes, lambda item: self.catalog[item].text
         )
         if contents is not memory.contents:
-            recommender.read_words(contents)
+            read_new_words(recommender.network, recommender.lean, contents, vocabulary, domain)
         self._search = make_search(
             recommender.network,
             recommender.lean,
