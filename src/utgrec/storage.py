@@ -8,6 +8,7 @@ two runs with the same settings.
 
 import contextlib
 import dataclasses
+import errno
 import glob
 import hashlib
 import json
@@ -24,7 +25,13 @@ from typing import Any
 import utgrec
 from utgrec import exchange, processes
 from utgrec.config import fingerprint
-from utgrec.errors import CorruptFile, FormatVersionError, MissingStage, StorageError
+from utgrec.errors import (
+    CorruptFile,
+    FormatVersionError,
+    MissingStage,
+    StorageError,
+    UTGRecError,
+)
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -135,6 +142,56 @@ def new_folder(final: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch(final: Path) -> Iterator[Path]:
+    """A folder beside `final` for what is only needed while it is made.
+
+    It is removed in the end, and so is what a killed run left behind.
+    """
+    final = Path(os.path.abspath(final))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for stale in final.parent.glob(f".{glob.escape(final.name)}.*.work"):
+        shutil.rmtree(stale, ignore_errors=True)
+    folder = final.parent / f".{final.name}.{os.getpid()}.work"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def room(where: Path, then: str) -> Iterator[None]:
+    """Say what a full disk means: `then` is what to do about it, and what became of the work.
+
+    Raises:
+        StorageError: the disk that holds `where` is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"the disk of {where} is full ({error.strerror}); {then}") from error
+        raise
+
+
+@contextlib.contextmanager
+def only_one(lock: Path, busy: UTGRecError) -> Iterator[None]:
+    """One process at a time is in the block; the lock ends with the process that holds it.
+
+    Raises:
+        UTGRecError: `busy`, if another one is.
+    """
+    import fcntl
+
+    with open(lock, "wb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise busy from error
+        yield
 
 
 def recover(final: Path) -> None:
