@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from utgrec import storage
 from utgrec.config import from_dict, require, to_dict
-from utgrec.errors import BadConfig, CorruptFile, UnknownItem
+from utgrec.errors import BadConfig, CorruptFile, UnknownItem, named
 
 DOMAIN_MANIFEST = "domain.json"
 SPLIT_FILE = "split.json"
@@ -155,10 +155,8 @@ class Catalog:
         """The indices of several items; every unknown id is named in one error."""
         unknown = [item_id for item_id in item_ids if item_id not in self._index]
         if unknown:
-            named = ", ".join(repr(item_id) for item_id in unknown[:5])
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise UnknownItem(
-                f"not in this catalogue of {len(self)} items: {named}{more}; "
+                f"not in this catalogue of {len(self)} items: {named(unknown)}; "
                 "ids are compared exactly (case and spaces count)"
             )
         return [self._index[item_id] for item_id in item_ids]
