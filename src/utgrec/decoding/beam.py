@@ -30,7 +30,7 @@ from utgrec.errors import InputError
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
 State = TypeVar("State")
-_FEWEST = 8  # users that a thread takes on at once; fewer are better off sharing operations
+_FEWEST = 2  # users that a thread takes on at once; fewer are better off sharing operations
 
 
 class Step(NamedTuple, Generic[State]):
@@ -94,14 +94,14 @@ class BeamSearch(Generic[State]):
         *,
         chunk: int | None = None,
     ) -> None:
-        """`chunk` users are decoded together: on a CPU 32, which its caches hold, on a GPU 1024.
+        """`chunk` users are decoded together: on a CPU 16, which its caches hold, on a GPU 1024.
 
         On a CPU with several threads (`torch.get_num_threads`), each takes chunks of its own.
 
         Raises:
             InputError: the trie's codes do not fit the vocabulary, or `chunk` is not positive.
         """
-        chunk = (32 if trie.device.type == "cpu" else 1024) if chunk is None else chunk
+        chunk = (16 if trie.device.type == "cpu" else 1024) if chunk is None else chunk
         largest = tuple(int(level.codes.max()) for level in trie.levels)
         sizes = vocabulary.code_sizes
         if len(largest) != len(sizes) or any(map(int.__ge__, largest, sizes)):
@@ -264,30 +264,6 @@ def _trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         return input_ids, attention_mask
     kept = slice(int(used[0]), int(used[-1]) + 1)
     return input_ids[:, kept], attention_mask[:, kept]
-
-
-def parent_rows(parents: Tensor, beams: int) -> Tensor:
-    """Where each beam's parent is among all beams of the step before, of `beams` per user.
-
-    Shapes: parents (B, W) → (B × W,), int64.
-    """
-    users = torch.arange(len(parents), device=parents.device)
-    return (parents + beams * users[:, None]).flatten()
-
-
-def follow_rows(earlier: Tensor, rows: Tensor | None, users: int) -> Tensor:
-    """What each beam's parent remembers. (B, W', …), (B × W,) → (B, W, …)"""
-    if rows is None:
-        return earlier
-    return earlier.flatten(0, 1).index_select(0, rows).view(users, -1, *earlier.shape[2:])
-
-
-def follow_parents(earlier: Tensor, parents: Tensor) -> Tensor:
-    """What each beam's parent remembers. (B, W', X), (B, W) → (B, W or 1, X)"""
-    users, beams, _ = earlier.shape
-    if beams == 1:
-        return earlier  # the start is the same for all beams
-    return follow_rows(earlier, parent_rows(parents, beams), users)
 
 
 def _no_hits(users: int, k: int, device: torch.device) -> Hits:
