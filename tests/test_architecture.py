@@ -90,6 +90,17 @@ PUBLIC = {
         "make_beam_model",
         "make_search",
     },
+    "utgrec.decoding.kernels": {
+        "Kernels",
+        "LayerSizes",
+        "Matrix",
+        "Memory",
+        "NativeKernels",
+        "Past",
+        "TorchKernels",
+        "follow",
+        "make_kernels",
+    },
     "utgrec.evaluation": {
         "Comparison",
         "Evaluation",

@@ -134,7 +134,9 @@ class LeanT5:
             kernels.feed_forward(hidden, block.widen, block.narrow)
         memory = kernels.project(hidden, self._memory)  # (B, S, layers × 2HA)
         state = T5State(
-            memory=tuple(kernels.remember(pairs) for pairs in memory.split(2 * inner, dim=2)),
+            memory=tuple(
+                kernels.remember(pairs) for pairs in torch.split(memory, 2 * inner, dim=2)
+            ),
             mask=mask,
             past=(Past(),) * len(self._decoder),
             ancestors=(),

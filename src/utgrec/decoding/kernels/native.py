@@ -35,8 +35,10 @@ KERNELS: dict[str, tuple[Any, ...]] = {
     "log_probs": (_PLACE, _WORD, _WORD, _FLOAT, _PLACE, _WORD, _WORD, _WORD, _PLACE),
     "pack": (_PLACE, *[_WORD] * 5, _PLACE),
     "attend": (_PLACE, _WORD, _PLACE, _WORD, _PLACE, *[_WORD] * 3, _PLACE, *[_WORD] * 5, _PLACE),
-    "attend_few": (_PLACE, _WORD, ctypes.POINTER(_Token), _WORD, _PLACE, _WORD, _PLACE)
-    + (*[_WORD] * 4, _PLACE),
+    "attend_few": (
+        *(_PLACE, _WORD, ctypes.POINTER(_Token), _WORD, _PLACE, _WORD, _PLACE),
+        *(*[_WORD] * 4, _PLACE),
+    ),
 }
 
 
@@ -144,7 +146,7 @@ class NativeKernels:
     def log_probs(self, hidden: Tensor, matrix: Matrix, first: int, count: int) -> Tensor:
         """See `Kernels`."""
         users, beams, width = hidden.shape
-        assert hidden.is_contiguous() and 0 <= first and first + count <= matrix.outputs
+        assert hidden.is_contiguous() and first >= 0 and first + count <= matrix.outputs
         out = torch.empty(users, beams, count)
         self._call.log_probs(
             hidden.data_ptr(),
@@ -214,7 +216,7 @@ class NativeKernels:
         places: tuple[int | None, ...] = (*(row.data_ptr() for row in rows), None)
         tokens = (_Token * len(own))(
             *(
-                (token.data_ptr(), place, token.shape[1], _step(token))
+                _Token(token.data_ptr(), place, token.shape[1], _step(token))
                 for token, place in zip(own, places, strict=True)
             )
         )
