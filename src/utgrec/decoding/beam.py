@@ -7,7 +7,7 @@ In the last step, beams that can no longer reach the k best are left out; that c
 Shapes: B users · S history tokens · W beams · C children of a node (padded) · N items · L codes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -94,14 +94,14 @@ class BeamSearch(Generic[State]):
         *,
         chunk: int | None = None,
     ) -> None:
-        """`chunk` users are decoded together: on a CPU 16, which its caches hold, on a GPU 1024.
+        """`chunk` users are decoded together: on a CPU 32, which its caches hold, on a GPU 1024.
 
         On a CPU with several threads (`torch.get_num_threads`), each takes chunks of its own.
 
         Raises:
             InputError: the trie's codes do not fit the vocabulary, or `chunk` is not positive.
         """
-        chunk = (16 if trie.device.type == "cpu" else 1024) if chunk is None else chunk
+        chunk = (32 if trie.device.type == "cpu" else 1024) if chunk is None else chunk
         largest = tuple(int(level.codes.max()) for level in trie.levels)
         sizes = vocabulary.code_sizes
         if len(largest) != len(sizes) or any(map(int.__ge__, largest, sizes)):
@@ -125,6 +125,7 @@ class BeamSearch(Generic[State]):
         beam: int = 50,
         allowed: AllowedItems | Tensor | None = None,
         exclude: Tensor | Sequence[Sequence[int]] | None = None,
+        heard: Callable[[Tensor, State], None] | None = None,
     ) -> Hits:
         """The k best items of each user, among those allowed for all and not excluded for them.
 
@@ -133,7 +134,8 @@ class BeamSearch(Generic[State]):
 
         Shapes: input_ids (B, S), attention_mask (B, S), 1 = a token, padding at either end;
             allowed (N,), bool; exclude (B, E), item indices padded with -1, or one sequence per
-            user.
+            user. `heard` is told what the model made of some users' histories, (b,) and a state,
+            so that nobody needs to read them again; threads may call it at the same time.
 
         Raises:
             InputError: an argument of the wrong shape or range, or a model that does not give
@@ -168,7 +170,10 @@ class BeamSearch(Generic[State]):
             while len(chunk):
                 ids, mask = _trim(input_ids[chunk], attention_mask[chunk])
                 skip = None if exclusions is None else exclusions.select(chunk)
-                found = self._search_chunk(ids, mask, _Given(k, width, allowed, skip))
+                state = self._model.start(ids, mask)
+                if heard is not None:
+                    heard(chunk, state)
+                found = self._search_chunk(state, len(ids), _Given(k, width, allowed, skip))
                 hits.items[chunk], hits.scores[chunk] = found
                 missing = (found.items != NO_ITEM).sum(dim=1) < available[chunk].clamp(max=k)
                 chunk = chunk[missing]
@@ -187,10 +192,9 @@ class BeamSearch(Generic[State]):
         return hits
 
     @torch.inference_mode()
-    def _search_chunk(self, input_ids: Tensor, attention_mask: Tensor, given: _Given) -> Hits:
-        """Search with a beam of fixed width for users whose histories are encoded together."""
-        state = self._model.start(input_ids, attention_mask)
-        root = torch.zeros((len(input_ids), 1), dtype=torch.int64, device=self._trie.device)
+    def _search_chunk(self, state: State, users: int, given: _Given) -> Hits:
+        """Search with a beam of fixed width for users whose histories were read together."""
+        root = torch.zeros((users, 1), dtype=torch.int64, device=self._trie.device)
         beams = before = Beams(nodes=root, parents=root, scores=root.float())
         for depth, level in enumerate(self._trie.levels[:-1]):
             child, scores, state = self._expand(state, beams, depth, given)

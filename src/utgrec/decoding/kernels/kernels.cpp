@@ -169,17 +169,25 @@ long head_size(long length, long width) {
   return padded(length, kPanel) * width + padded(length, 16) * padded(width, kPanel);
 }
 
+// Rows as panels, (rows' / 64, width / G, 64, G), where rows' is a multiple of 64.
+template <class T>
+void pack_rows(const T* rows, long count, long stride, long width, T* out) {
+  constexpr long g = kGroup<T>;
+  for (long first = 0; first < count; first += kPanel, out += kPanel * width)
+    for (long row = 0; row < kPanel; row += 16)
+      for (long k = 0; k < width; k += 16 * g)
+        turn(rows + (first + row) * stride + k, stride * long(sizeof(T)),
+             std::clamp(count - first - row, 0L, 16L), std::min(16L, (width - k) / g),
+             out + k * kPanel + row * g, kPanel * 4);
+}
+
 // Keys and values of one head, as panels: (S' / 64, A / G, 64, G) and (A' / 64, S" / G, 64, G), where
 // S' and A' are S and A up to a multiple of 64, and S" is S up to one of 16.
 template <class T>
 void pack_head(const T* keys, const T* values, long length, long stride, long width, T* out) {
   constexpr long g = kGroup<T>;
-  for (long first = 0; first < padded(length, kPanel); first += kPanel, out += kPanel * width)
-    for (long row = 0; row < kPanel; row += 16)
-      for (long k = 0; k < width; k += 16 * g)
-        turn(keys + (first + row) * stride + k, stride * long(sizeof(T)),
-             std::clamp(length - first - row, 0L, 16L), std::min(16L, (width - k) / g),
-             out + k * kPanel + row * g, kPanel * 4);
+  pack_rows(keys, length, stride, width, out);
+  out += padded(length, kPanel) * width;
   for (long first = 0; first < width; first += kPanel)
     for (long place = 0; place < padded(length, 16); place += g, out += kPanel * g) {
       const T* row = place < length ? values + place * stride + first : nullptr;
@@ -293,13 +301,46 @@ void pack(const T* pairs, long users, long length, long stride, long heads, long
     }
 }
 
+// Of each panel of 64 items, and each user: the largest product of what is asked and an item's
+// vector, and the sum of e^(product - largest). Items whose bit is not set do not count. A panel is
+// packed on the way, since its vectors come from memory slower than that.
+template <class T>
+void rank(const T* asked, long users, long width, const T* vectors, long items,
+          const uint64_t* usable, long first, long end, long panels, float* largest, float* sums) {
+  T* packed = scratch<T>(0, kPanel * width);
+  float* products = scratch<float>(1, kTile * kPanel);
+  const Lanes none = _mm512_set1_ps(kNone);
+  for (long panel = first; panel < end; ++panel) {
+    const long count = std::min(kPanel, items - panel * kPanel);
+    const uint64_t bits =
+        (usable ? usable[panel] : ~uint64_t(0)) & (~uint64_t(0) >> (kPanel - count));
+    if (bits) pack_rows(vectors + panel * kPanel * width, count, width, width, packed);
+    for (long user = 0; user < users; user += kTile) {
+      const long some = std::min(kTile, users - user);
+      if (bits)
+        rows_by_panel(asked + user * width, some, width, packed, width,
+                      [&](long row, long column, Lanes sum) {
+                        const auto used = __mmask16(bits >> column);
+                        store(products + row * kPanel + column,
+                              _mm512_mask_mov_ps(none, used, sum));
+                      });
+      for (long row = 0; row < some; ++row) {
+        const Softmax found =
+            bits ? softmax(products + row * kPanel, kPanel) : Softmax{kNone, 0.0f};
+        largest[(user + row) * panels + panel] = found.largest;
+        sums[(user + row) * panels + panel] = found.sum;
+      }
+    }
+  }
+}
+
 // In the order of `KERNELS` in native.py.
 template <class T>
 void* const kernels[] = {
     reinterpret_cast<void*>(project<T>),      reinterpret_cast<void*>(add<T>),
     reinterpret_cast<void*>(feed_forward<T>), reinterpret_cast<void*>(log_probs<T>),
     reinterpret_cast<void*>(pack<T>),         reinterpret_cast<void*>(attend<T>),
-    reinterpret_cast<void*>(attend_few<T>),
+    reinterpret_cast<void*>(attend_few<T>),   reinterpret_cast<void*>(rank<T>),
 };
 
 }  // namespace

@@ -39,6 +39,7 @@ KERNELS: dict[str, tuple[Any, ...]] = {
         *(_PLACE, _WORD, ctypes.POINTER(_Token), _WORD, _PLACE, _WORD, _PLACE),
         *(*[_WORD] * 4, _PLACE),
     ),
+    "rank": (_PLACE, _WORD, _WORD, _PLACE, _WORD, _PLACE, _WORD, _WORD, _WORD, _PLACE, _PLACE),
 }
 
 
@@ -52,6 +53,7 @@ class Functions(NamedTuple):
     pack: Callable[..., None]
     attend: Callable[..., None]
     attend_few: Callable[..., None]
+    rank: Callable[..., None]
 
 
 def find_functions(dtype: torch.dtype) -> Functions | None:
