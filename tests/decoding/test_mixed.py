@@ -149,7 +149,8 @@ def test_the_best_are_those_of_all_scores(
     few[3::11] = True
     seen = [history.tolist() for history in shop.histories]
     near = search.search(shop.tokens, shop.mask, k=80, beam=beam).items.tolist()
-    for allowed, exclude in ((None, None), (few, None), (None, near), (few, seen)):
+    most = [list(range(ITEMS)), *near[1:]]  # for the first user there is nothing left
+    for allowed, exclude in ((None, None), (few, None), (None, near), (few, seen), (None, most)):
         for k in (1, 10, ITEMS + 5):
             given = {"k": k, "beam": beam, "allowed": allowed, "exclude": exclude}
             hits = search.search(shop.tokens, shop.mask, **given)

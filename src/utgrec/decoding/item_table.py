@@ -65,7 +65,7 @@ class ItemTable:
 
     def asked(self, states: Tensor) -> Tensor:
         """What histories ask for. (B, M) → (B, M)"""
-        return states.float() @ self._weight.T + self._bias
+        return (states.float() @ self._weight.T + self._bias).contiguous()
 
     @torch.inference_mode()
     def scores(self, states: Tensor) -> Tensor:
@@ -74,6 +74,20 @@ class ItemTable:
 
     def of_pairs(self, asked: Tensor, users: Tensor, items: Tensor) -> Tensor:
         """Scores of single items. Shapes: asked (B, M), users (E,), items (E, …) → (E, …)."""
+        functions = self._functions()
+        if functions is not None:
+            of = users.view(-1, *[1] * (items.ndim - 1)).expand_as(items).contiguous()
+            items, out = items.contiguous(), torch.empty(items.shape)
+            functions.rank_pairs(
+                asked.data_ptr(),
+                asked.shape[1],
+                self.vectors.data_ptr(),
+                of.data_ptr(),
+                items.data_ptr(),
+                items.numel(),
+                out.data_ptr(),
+            )
+            return out
         step = max(1, _PAIRS_AT_ONCE * len(items) // max(1, items.numel()))
         scores = [
             (self.vectors[some] * asked[of].view(len(of), *[1] * (some.ndim - 1), -1)).sum(dim=-1)
@@ -88,8 +102,7 @@ class ItemTable:
         """
         count = -(-len(self.vectors) // PANEL)  # P
         found = Panels(torch.empty(len(asked), count), torch.empty(len(asked), count))
-        functions = find_functions(torch.float32) if fits(asked.shape[1]) else None
-        asked, threads = asked.contiguous(), torch.get_num_threads()
+        functions, threads = self._functions(), torch.get_num_threads()
         size = -(-count // threads)
         if functions is None:
             size = min(size, max(1, _SCORES_AT_ONCE // PANEL // max(1, len(asked))))
@@ -105,6 +118,10 @@ class ItemTable:
 
         in_threads(fill, parts, threads)
         return found
+
+    def _functions(self) -> Functions | None:
+        """Compiled functions for vectors like these."""
+        return find_functions(torch.float32) if fits(self.vectors.shape[1]) else None
 
     def _call(
         self, functions: Functions, asked: Tensor, usable: Tensor | None, part: range, found: Panels

@@ -22,7 +22,7 @@ from torch import Tensor
 from utgrec.decoding.beam import BeamSearch, Hits
 from utgrec.decoding.causal import CausalState, LeanCausal
 from utgrec.decoding.filters import NO_ITEM, AllowedItems, Exclusions, padded_rows
-from utgrec.decoding.item_table import PANEL, ItemTable, Panels
+from utgrec.decoding.item_table import NOTHING, PANEL, ItemTable, Panels
 from utgrec.decoding.trie import CodeTrie
 from utgrec.decoding.voices import Voices, with_companions
 from utgrec.recommender.causal import CausalRecommender
@@ -197,6 +197,7 @@ class MixedSearch:
             likely, total = self._by_vectors(asked, heard.allowed, changes, k)
         keys = torch.unique(torch.cat([likely, counted.keys]))
         user, item = keys // count, keys % count
+        total = total.where(total.isfinite(), 0.0)  # of somebody who has no item left
         network = changes.at(keys) - total[user]
         if asked is not None and self._table is not None:
             network += self._table.of_pairs(asked, user, item)
@@ -252,25 +253,31 @@ class MixedSearch:
         count = self._trie.item_count
         panels = self._table.panels(asked, None if allowed is None else allowed.words)
         size = panels.largest.shape[1]  # P
-        # Panels with hits or excluded items are computed again, with what these have beside.
-        user, item = changes.keys // count, changes.keys % count
-        again, row = torch.unique(user * size + item // PANEL, return_inverse=True)
-        of, panel = again // size, again % size
-        members = panel[:, None] * PANEL + torch.arange(PANEL)  # (panels, 64)
-        missing = members >= count
-        members = members.clamp(max=count - 1)
-        if allowed is not None:
-            missing |= ~allowed.has(members)
+        # Panels with excluded items are computed again, without them.
+        lost = changes.keys[changes.values == -torch.inf]
+        again, row = torch.unique(lost // count * size + lost % count // PANEL, return_inverse=True)
         if len(again):
+            of, panel = again // size, again % size
+            members = panel[:, None] * PANEL + torch.arange(PANEL)  # (panels, 64)
+            missing = members >= count
+            missing[row, lost % count % PANEL] = True
+            members = members.clamp(max=count - 1)
+            if allowed is not None:
+                missing |= ~allowed.has(members)
             scores = self._table.of_pairs(asked, of, members).masked_fill_(missing, -torch.inf)
-            scores.index_put_((row, item % PANEL), changes.values, accumulate=True)
             for into, values in zip(panels, Panels.of(scores), strict=True):
                 into[of, panel] = values
-        total = (panels.largest + panels.sums.log()).logsumexp(dim=1)
+        total = (panels.largest + panels.sums.log()).logsumexp(dim=1)  # (B,), without codes
+        hits = changes.keys[changes.values > -torch.inf]
+        of, plain = hits // count, self._table.of_pairs(asked, hits // count, hits % count)
+        raised = plain + changes.at(hits)
+        largest = total.clamp(min=NOTHING).scatter_reduce(0, of, raised, "amax")
+        more = (raised - largest[of]).exp() - (plain - largest[of]).exp()
+        total = largest + (total - largest).exp().index_add(0, of, more).log()
         best = panels.largest.topk(min(k, size), dim=1).indices  # (B, k)
         items = (best[:, :, None] * PANEL + torch.arange(PANEL)).flatten(1)  # (B, k × 64)
         keys = torch.arange(len(items))[:, None] * count + items
-        return keys[items < count], total
+        return torch.cat([keys[items < count], hits]), total
 
     def _without_vectors(self, heard: _Heard, changes: _Sparse, k: int) -> tuple[Tensor, Tensor]:
         """The same where codes speak alone: hits, and of all others, which are equal, the first."""

@@ -12,13 +12,18 @@ from utgrec.decoding.kernels.native import find_functions
 COMPILER = next(filter(None, map(shutil.which, build.COMPILERS)), None)
 
 
+def forget():
+    build.open_library.cache_clear()
+    find_functions.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def empty_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("UTGREC_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(build.SWITCH, raising=False)
-    build.open_library.cache_clear()
+    forget()
     yield tmp_path / "cache" / "kernels"
-    build.open_library.cache_clear()
+    forget()
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no compiler on this machine")

@@ -334,6 +334,14 @@ void rank(const T* asked, long users, long width, const T* vectors, long items,
   }
 }
 
+// Products of single users and items.
+template <class T>
+void rank_pairs(const T* asked, long width, const T* vectors, const int64_t* users,
+                const int64_t* items, long pairs, float* out) {
+  for (long i = 0; i < pairs; ++i)
+    out[i] = dot(asked + users[i] * width, vectors + items[i] * width, width);
+}
+
 // In the order of `KERNELS` in native.py.
 template <class T>
 void* const kernels[] = {
@@ -341,6 +349,7 @@ void* const kernels[] = {
     reinterpret_cast<void*>(feed_forward<T>), reinterpret_cast<void*>(log_probs<T>),
     reinterpret_cast<void*>(pack<T>),         reinterpret_cast<void*>(attend<T>),
     reinterpret_cast<void*>(attend_few<T>),   reinterpret_cast<void*>(rank<T>),
+    reinterpret_cast<void*>(rank_pairs<T>),
 };
 
 }  // namespace

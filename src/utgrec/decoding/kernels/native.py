@@ -8,6 +8,7 @@ H heads · A width per head · N outputs · K inputs.
 """
 
 import ctypes
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ KERNELS: dict[str, tuple[Any, ...]] = {
         *(*[_WORD] * 4, _PLACE),
     ),
     "rank": (_PLACE, _WORD, _WORD, _PLACE, _WORD, _PLACE, _WORD, _WORD, _WORD, _PLACE, _PLACE),
+    "rank_pairs": (_PLACE, _WORD, _PLACE, _PLACE, _PLACE, _WORD, _PLACE),
 }
 
 
@@ -54,8 +56,10 @@ class Functions(NamedTuple):
     attend: Callable[..., None]
     attend_few: Callable[..., None]
     rank: Callable[..., None]
+    rank_pairs: Callable[..., None]
 
 
+@functools.cache
 def find_functions(dtype: torch.dtype) -> Functions | None:
     """The functions of a precision; None where this processor has none faster than torch's."""
     library = open_library()
