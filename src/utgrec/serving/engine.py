@@ -21,7 +21,14 @@ import pyarrow.compute as pc
 import torch
 
 from utgrec.config import require
-from utgrec.decoding import AllowedItems, BeamModel, CodeTrie, make_beam_model, make_search
+from utgrec.decoding import (
+    AllowedItems,
+    BeamModel,
+    CodeTrie,
+    ItemSet,
+    make_beam_model,
+    make_search,
+)
 from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem
 from utgrec.evaluation.generative import DecodingConfig
 from utgrec.recommender.attention import item_attention
@@ -123,7 +130,7 @@ class Shelf:
         pictures = self.catalog.table.column("image")
         self.pictured = np.array(pc.not_equal(pc.fill_null(pictures, ""), "").to_numpy())  # (N,)
         self.trie = CodeTrie.build(self.codes)
-        self.index = AttributeIndex(self.catalog)
+        self.index = AttributeIndex(self.catalog, self.trie)
         domain = recommender.domain
         self._encoder = HistoryEncoder(domain, self.codes, vocabulary, recommender.max_items)
         memory = recommender.memory
@@ -137,6 +144,7 @@ class Shelf:
             recommender.mixing,
             CatalogCompanions(memory.companions, vocabulary, domain, self.codes),
         )
+        self._live = ItemSet.of(self.trie, self.live)
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -248,15 +256,12 @@ class Shelf:
             if key in self._allowed:
                 self._allowed.move_to_end(key)
                 return self._allowed[key]
-        mask = self.live
-        met = self.index.mask(filters.where)
+        chosen, met = self._live, self.index.matching(filters.where)
         if met is not None:
-            mask = mask & met
+            chosen = chosen & met
         if allow is not None:
-            named = np.zeros(len(mask), dtype=np.bool_)
-            named[allow] = True
-            mask = mask & named
-        made = None if mask.all() else AllowedItems(self.trie, torch.from_numpy(mask.copy()))
+            chosen = chosen & ItemSet.of_items(self.trie, allow)
+        made = None if len(chosen) == chosen.size else AllowedItems(self.trie, chosen)
         with self._lock:
             self._allowed[key] = made
             while len(self._allowed) > FILTERS_KEPT:
