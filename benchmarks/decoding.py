@@ -15,18 +15,21 @@ go to `benchmarks/results/decoding.json`, one entry per device and number of thr
 import argparse
 import json
 import os
-import platform
-import statistics
+import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from torch import Tensor
 
+from machine_facts import machine
+from made_searches import mixed_searches
+from turns import Taken, Way, take_turns
 from utgrec.decoding import (
     AllowedItems,
     BeamSearch,
@@ -37,6 +40,7 @@ from utgrec.decoding import (
     ListColumn,
     ValueColumn,
 )
+from utgrec.decoding.kernels import TorchKernels
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
@@ -44,36 +48,6 @@ RESULTS = Path(__file__).parent / "results" / "decoding.json"
 HISTORY_ITEMS, K, SIDE = 20, 10, 1536
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MILLION = 1_000_000
-
-
-class Way(NamedTuple):
-    """Something that is timed: a call that serves some users."""
-
-    call: Callable[[], Any]
-    users: int
-
-
-class Taken(NamedTuple):
-    """Median seconds of a call: by the clock, and by the processor."""
-
-    wall: float
-    cpu: float
-
-
-def take_turns(ways: dict[str, Way], repeats: int, device: str) -> dict[str, Taken]:
-    """Time all ways in turn; each has one call before that does not count."""
-    seconds: dict[str, list[Taken]] = {name: [] for name in ways}
-    for _ in range(repeats + 1):
-        for name, way in ways.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            way.call()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append(Taken(time.perf_counter() - wall, time.process_time() - cpu))
-    return {
-        name: Taken(*(statistics.median(column) for column in zip(*every[1:], strict=True)))
-        for name, every in seconds.items()
-    }
 
 
 def make_model(vocabulary: Vocabulary) -> Any:
@@ -163,7 +137,13 @@ class Bench:
         self.histories = make_histories(self.vocabulary, self.codes, options.users)
         self.histories = self.histories.to(self.device)
         self.trie = CodeTrie.build(self.codes).to(self.device)
+        began = time.perf_counter()
         self.lean = {name: LeanT5(self.model, dtype) for name, dtype in DTYPES.items()}
+        self.warm_up_s = time.perf_counter() - began  # compiles the kernels if they are not there
+        config = self.model.config
+        for name, dtype in DTYPES.items():
+            plain = TorchKernels(dtype, config.num_heads, config.layer_norm_epsilon)
+            self.lean[f"{name} by torch"] = LeanT5(self.model, dtype, kernels=plain)
 
     def search(self, model: Any, trie: CodeTrie) -> BeamSearch[Any]:
         """A search with the chunk that was asked for."""
@@ -173,6 +153,11 @@ class Bench:
         """Decoding as this package does it."""
         ids = self.histories[:users]
         return Way(lambda: search.search(ids, torch.ones_like(ids), k=K, beam=beam, **given), users)
+
+    def kernels(self) -> dict[str, Any]:
+        """What computes the layers, and how long it took to have it."""
+        names = {name: type(lean.kernels).__name__ for name, lean in self.lean.items()}
+        return {"used": names, "warm_up_s": self.warm_up_s}
 
     def turns(self, ways: dict[str, Way]) -> dict[str, Taken]:
         """Time them, and the products of matrices with them."""
@@ -197,8 +182,8 @@ class Bench:
             row |= {"cpu_ms_per_user": 1000 * cpu / way.users}
             row["times_generate"] = (slow.wall / few) / (wall / way.users)
             row["times_generate_cpu"] = (slow.cpu / few) / (cpu / way.users)
-            if name in DTYPES:
-                peak = 2 * SIDE**3 / taken[f"peak {name}"].wall
+            if name != "generate":
+                peak = 2 * SIDE**3 / taken[f"peak {name.split()[0]}"].wall
                 row |= {"peak_gflops": peak / 1e9, "mflop_per_user": flops / 1e6}
                 row["share_of_peak"] = flops * way.users / wall / peak
             rows.append(row)
@@ -242,6 +227,33 @@ class Bench:
             "cost_of_a_million": taken["a million"].cpu / taken["ten thousand"].cpu - 1,
             "filters": self.filters(trie, searches["a million"], beam),
         }
+
+    def mixed(self, beam: int) -> list[dict[str, Any]]:
+        """What item vectors and companions beside the codes cost, in small and large catalogues."""
+        rows = []
+        for items in (self.options.items, MILLION):
+            codes = make_catalogue(self.vocabulary, items)
+            searches = mixed_searches(self.vocabulary, codes)
+            histories = make_histories(self.vocabulary, codes, min(64, self.options.users))
+            mask = torch.ones_like(histories)
+            ways = {
+                (name, users): Way(
+                    partial(search.search, histories[:users], mask[:users], k=K, beam=beam), users
+                )
+                for name, search in searches.items()
+                for users in (len(histories), 1)
+            }
+            taken = take_turns(ways, self.repeats, "cpu")
+            rows += [
+                {"search": name, "items": items, "batch": users, "beam": beam}
+                | {
+                    "ms_per_user": 1000 * one.wall / users,
+                    "cpu_ms_per_user": 1000 * one.cpu / users,
+                }
+                | {"peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+                for (name, users), one in taken.items()
+            ]
+        return rows
 
     def filters(self, trie: CodeTrie, search: BeamSearch[Any], beam: int) -> list[dict[str, Any]]:
         """A request of one user on a million items, with filters made anew for every request."""
@@ -305,22 +317,6 @@ class Bench:
         ]
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    name = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    return {
-        "cpu": name,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def show(title: str, rows: list[dict[str, Any]]) -> None:
     """Print some rows as they come."""
     print(title)
@@ -357,6 +353,10 @@ def main() -> None:
         result["decoding"] += rows
     result["decoder_only"] = bench.decoder_only(50)
     show("decoder-only", result["decoder_only"])
+    result["kernels"] = bench.kernels()
+    if options.device == "cpu":
+        result["mixed"] = bench.mixed(50)
+        show("item vectors and companions beside codes", result["mixed"])
     result["million"] = bench.larger_catalogue(20)
     show("a million items", [{**result["million"], "filters": "below"}])
     show("filters", result["million"]["filters"])

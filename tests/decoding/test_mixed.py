@@ -170,6 +170,22 @@ def test_the_best_are_those_of_all_scores(
                 assert len(set(there)) == len(there)
 
 
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
+def test_threads_change_nothing(
+    shop: Shop, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(item_table, "find_functions", lambda _: None)
+    search, before = shop.search(Mixing()), torch.get_num_threads()
+    alone = search.search(shop.tokens, shop.mask, k=10, beam=20)
+    try:
+        torch.set_num_threads(3)
+        several = search.search(shop.tokens, shop.mask, k=10, beam=20)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(several.scores, alone.scores, atol=1e-5, rtol=1e-5)
+
+
 def test_a_history_is_read_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     start = LeanCausal.start
