@@ -4,7 +4,8 @@
 
 Takes the codes of a finished run and trains its recommender anew with one setting changed, for
 every seed. Kept are NDCG@10 of all validation and test items, with the mixture that validation
-found ("mixed") and with the network alone. Finished trainings are reused.
+found ("mixed") and with the network alone. Finished trainings are reused,
+and variants that were measured before stay in the result.
 """
 
 import argparse
@@ -20,9 +21,10 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.split import split_domain
 from utgrec.evaluation.calibration import make_calibrator
-from utgrec.evaluation.generative import NETWORK_ALONE, GenerativeSystem, make_validator
+from utgrec.evaluation.generative import GenerativeSystem, make_validator
 from utgrec.evaluation.protocol import evaluate
 from utgrec.recipes import Recipe
+from utgrec.recommender.mixing import NETWORK_ALONE
 from utgrec.recommender.train import (
     RecommenderConfig,
     read_memory,
@@ -65,6 +67,11 @@ VARIANTS: dict[str, Change] = {
     "histories of 10": setting(max_items=10),
     "histories of 50": setting(max_items=50),
     "companions without shrinkage": nested("companions", shrink=0.0),
+    "no words in vectors": nested("sizes", item_words=0),
+    "48 words": nested("sizes", item_words=48),
+    "words never left out": nested("ranking", dropped_words=0.0),
+    "no contents, no words": nested("contents", neighbours=0),
+    "contents with common words": nested("contents", most_common=0.5),
 }
 
 
@@ -113,7 +120,9 @@ def main() -> None:
     arguments = parser.parse_args()
     domain, folder = Domain.open(arguments.domain), RunFolder(arguments.run)
     recipe = read_plan(folder).recipe
-    found: dict[str, Any] = {}
+    result = Path(__file__).parent / "results" / f"ablations_{domain.name}.json"
+    found: dict[str, Any] = storage.read_json(result) if result.is_file() else {}
+    found |= {"machine": machine(), "seeds": arguments.seeds, "metric": "ndcg@10"}
     for name in arguments.variants:
         runs = []
         for seed in range(arguments.seeds):
@@ -130,10 +139,7 @@ def main() -> None:
             for key in runs[0]
         }
         print(name, found[name], flush=True)
-    out = Path(__file__).parent / "results" / f"ablations_{domain.name}.json"
-    storage.write_json(
-        out, {"machine": machine(), "seeds": arguments.seeds, "metric": "ndcg@10", **found}
-    )
+        storage.write_json(result, found)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from utgrec import storage
 from utgrec.config import to_dict
 from utgrec.recipes import tiny
 from utgrec.recommender.companions import Companions
+from utgrec.recommender.contents import Contents
 from utgrec.recommender.networks import create_network
 from utgrec.recommender.t5 import T5Sizes
 from utgrec.recommender.train import Memory, write_recommender
@@ -62,7 +63,7 @@ def make_run(folder: Path, items: int, beam: int) -> Path:
             out, stage="codes", config={}, inputs={"tokenizer": "none"}, facts=facts
         )
     with storage.new_folder(run.recommender) as out:
-        nothing = Memory(Companions.nothing(), {})
+        nothing = Memory(Companions.nothing(), Contents.nothing(), {})
         write_recommender(out, create_network(SIZES, vocabulary), vocabulary, nothing)
         storage.write_manifest(
             out, stage="recommender", config=to_dict(recipe.recommender), inputs={}

@@ -16,7 +16,7 @@ NEIGHBOURS = 100  # companions of each item
 
 
 def mixed_searches(vocabulary: Vocabulary, codes: Tensor) -> dict[str, Any]:
-    """By codes alone, and mixed with item vectors and companions, which all items have.
+    """By codes alone, and mixed with item vectors, companions and contents, which all items have.
 
     Shapes: codes (N, L).
     """
@@ -27,15 +27,24 @@ def mixed_searches(vocabulary: Vocabulary, codes: Tensor) -> dict[str, Any]:
     model = CausalRecommender(CausalSizes(), vocabulary, known=keys).eval()
     assert model.items is not None
     torch.nn.init.normal_(model.items.own.weight, std=0.05)
-    memory = Companions(
-        keys.sort().values,
-        torch.randint(len(codes), (len(codes), NEIGHBOURS), dtype=torch.int32),
-        torch.rand(len(codes), NEIGHBOURS),
+    table, ascending = codes.short().numpy(), keys.sort().values
+    companions, contents = (
+        CatalogCompanions(
+            Companions(
+                ascending,
+                torch.randint(len(codes), (len(codes), NEIGHBOURS), dtype=torch.int32),
+                torch.rand(len(codes), NEIGHBOURS),
+            ),
+            vocabulary,
+            domain,
+            table,
+        )
+        for _ in range(2)
     )
-    table = codes.short().numpy()
-    companions = CatalogCompanions(memory, vocabulary, domain, table)
     lean, trie = LeanCausal(model, torch.bfloat16), CodeTrie.build(codes)
     return {
-        name: make_search(model, lean, vocabulary, trie, domain, table, mixing, companions)
+        name: make_search(
+            model, lean, vocabulary, trie, domain, table, mixing, companions, contents
+        )
         for name, mixing in (("codes alone", CODES_ALONE), ("mixed", Mixing()))
     }

@@ -19,10 +19,17 @@ from utgrec.catalog import Domain
 from utgrec.data.split import split_domain
 from utgrec.evaluation.generative import GenerativeSystem
 from utgrec.evaluation.protocol import evaluate
-from utgrec.recommender.mixing import CODES_ALONE, Mixing
+from utgrec.recommender.mixing import CODES_ALONE, NETWORK_ALONE, Mixing
 from utgrec.recommender.train import read_memory, read_recommender
 from utgrec.runs import RunFolder, read_plan
 from utgrec.tokenizer.codes import read_codes
+
+
+def remembered(mixing: Mixing) -> Mixing:
+    """Both memories in the proportion of a mixture, and next to nothing of the network."""
+    both = (mixing.companions + mixing.contents) or 1.0
+    shares = (0.999999 * one / both for one in (mixing.companions, mixing.contents))
+    return dataclasses.replace(mixing, **dict(zip(("companions", "contents"), shares, strict=True)))
 
 
 def measure(run: Path, domain: Domain) -> dict[str, dict[str, float]]:
@@ -34,12 +41,14 @@ def measure(run: Path, domain: Domain) -> dict[str, dict[str, float]]:
     change = dataclasses.replace
     mixtures = {
         "codes": CODES_ALONE,
-        "vectors": Mixing(vectors=1e6, companions=0.0),
-        "counts": change(found, vectors=0.0, companions=1 - 1e-7),
-        "codes and vectors": change(found, companions=0.0),
-        "codes and counts": change(found, vectors=0.0),
-        "vectors and counts": change(found, vectors=1e6),
-        "all three": found,
+        "vectors": change(NETWORK_ALONE, vectors=1e6),
+        "counts": change(found, vectors=0.0, companions=1 - 1e-7, contents=0.0),
+        "contents": change(found, vectors=0.0, companions=0.0, contents=1 - 1e-7),
+        "codes and vectors": change(found, companions=0.0, contents=0.0),
+        "counts and contents": remembered(found),
+        "all but contents": change(found, contents=0.0),
+        "all but counts": change(found, companions=0.0),
+        "all four": found,
     }
     split, figures = split_domain(domain), {}
     for name, mixing in mixtures.items():

@@ -89,6 +89,7 @@ PUBLIC = {
         "exact_scores",
         "make_beam_model",
         "make_search",
+        "read_new_words",
     },
     "utgrec.decoding.kernels": {
         "Kernels",

@@ -1,4 +1,4 @@
-"""Three voices about every item, mixed: the same as the formula worked out by hand."""
+"""Four voices about every item, mixed: the same as the formula worked out by hand."""
 
 from typing import Any
 
@@ -26,6 +26,7 @@ from utgrec.recommender.companions import (
     CompanionsConfig,
     count_companions,
 )
+from utgrec.recommender.contents import ContentsConfig, compare_contents
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
 from utgrec.recommender.item_vectors import item_keys, token_bits
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
@@ -33,7 +34,7 @@ from utgrec.recommender.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop",))
 ITEMS = 200
-NETWORK = Mixing(vectors=1.0, companions=0.0)
+NETWORK = Mixing(vectors=1.0, companions=0.0, contents=0.0)
 
 
 class Shop:
@@ -61,12 +62,16 @@ class Shop:
         offsets = np.arange(0, 401, 8)
         held = np.full(50, -1, dtype=np.int32)
         split = Split(train=train, offsets=offsets, valid=held, test=held)
-        self.memory = count_companions(
-            [CodedDomain("shop", self.codes, split)], VOCABULARY, CompanionsConfig(neighbours=9)
-        )
+        coded = CodedDomain("shop", self.codes, split)
+        self.memory = count_companions([coded], VOCABULARY, CompanionsConfig(neighbours=9))
+        texts = [" ".join(f"word{word}" for word in rng.integers(0, 60, 8)) for _ in range(ITEMS)]
+        self.said = compare_contents([coded], [texts], VOCABULARY, ContentsConfig(neighbours=7))
 
     def companions(self, memory: Companions | None = None) -> CatalogCompanions:
         return CatalogCompanions(memory or self.memory, VOCABULARY, "shop", self.codes)
+
+    def contents(self) -> CatalogCompanions:
+        return self.companions(self.said.alike)
 
     def search(self, mixing: Mixing) -> Any:
         return make_search(
@@ -78,6 +83,7 @@ class Shop:
             self.codes,
             mixing,
             self.companions(),
+            self.contents(),
         )
 
     def exact(self, mixing: Mixing) -> torch.Tensor:
@@ -88,10 +94,16 @@ class Shop:
         table = ItemTable(self.model, VOCABULARY, "shop", self.codes)
         vectors = table.scores(LeanCausal(self.model).start(self.tokens, self.mask).states)
         network = ((codes + mixing.vectors * vectors) / (1 + mixing.vectors)).softmax(dim=1)
-        counted = self.companions().weigh(self.tokens, self.mask, mixing.decay)
-        share = mixing.companions * (counted.sum(dim=1, keepdim=True) > 0)
-        counted = counted / counted.sum(dim=1, keepdim=True).clamp(min=1e-12)
-        return torch.log((1 - share) * network + share * counted)
+        for_network, remembered = torch.ones(6, 1), torch.zeros(6, ITEMS)
+        for weight, memory in (
+            (mixing.companions, self.companions()),
+            (mixing.contents, self.contents()),
+        ):
+            sums = memory.weigh(self.tokens, self.mask, mixing.decay)
+            total = sums.sum(dim=1, keepdim=True)
+            for_network -= weight * (total > 0)
+            remembered += weight * sums / total.clamp(min=1e-12)
+        return torch.log(for_network * network + remembered)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +129,12 @@ def test_scores_of_the_table_are_those_of_the_network(shop: Shop) -> None:
 
 @pytest.mark.parametrize(
     "mixing",
-    [NETWORK, Mixing(vectors=4.0, companions=0.3), Mixing(vectors=0.0, companions=0.6, decay=0.5)],
+    [
+        NETWORK,
+        Mixing(vectors=4.0, companions=0.3, contents=0.2),
+        Mixing(vectors=0.0, companions=0.6, contents=0.0, decay=0.5),
+        Mixing(vectors=1.0, companions=0.0, contents=0.6),
+    ],
     ids=str,
 )
 def test_full_beam_equals_the_formula(shop: Shop, mixing: Mixing) -> None:
@@ -131,7 +148,12 @@ def test_full_beam_equals_the_formula(shop: Shop, mixing: Mixing) -> None:
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
 @pytest.mark.parametrize(
     "mixing",
-    [NETWORK, Mixing(vectors=0.4, companions=0.5), Mixing(vectors=0.0, companions=0.3)],
+    [
+        NETWORK,
+        Mixing(vectors=0.4, companions=0.5, contents=0.2),
+        Mixing(vectors=0.0, companions=0.3, contents=0.0),
+        Mixing(vectors=2.0, companions=0.0, contents=0.6),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("beam", [1, 7, 60])
@@ -203,14 +225,14 @@ def test_codes_alone_are_beam_search(shop: Shop) -> None:
     assert isinstance(shop.search(CODES_ALONE), BeamSearch)
     assert isinstance(shop.search(NETWORK), MixedSearch)
     plain = shop.search(CODES_ALONE).search(shop.tokens, shop.mask, k=10, beam=ITEMS)
-    nearly = shop.search(Mixing(vectors=0.0, companions=1e-6))
+    nearly = shop.search(Mixing(vectors=0.0, companions=1e-6, contents=0.0))
     assert isinstance(nearly, MixedSearch)
     assert torch.equal(nearly.search(shop.tokens, shop.mask, k=10, beam=ITEMS).items, plain.items)
 
 
 def test_vectors_alone_decide_when_they_weigh_much(shop: Shop) -> None:
     """Also about items that no beam ends in."""
-    hits = shop.search(Mixing(vectors=1e5, companions=0.0)).search(
+    hits = shop.search(Mixing(vectors=1e5, companions=0.0, contents=0.0)).search(
         shop.tokens, shop.mask, k=10, beam=2
     )
     states = LeanCausal(shop.model).start(shop.tokens, shop.mask).states
@@ -242,11 +264,11 @@ def test_filters_and_seen_items_hold_for_all_voices(shop: Shop) -> None:
         assert (hits.scores[row, len(found) :] == -torch.inf).all()
 
 
-def test_who_has_no_companions_hears_the_network(shop: Shop) -> None:
-    mixing = Mixing(vectors=1.0, companions=0.5)
+def test_of_whom_nothing_is_remembered_hears_the_network(shop: Shop) -> None:
+    mixing = Mixing(vectors=1.0, companions=0.5, contents=0.3)
     empty = 2  # a history without items
-    with_counts = shop.search(mixing).search(shop.tokens, shop.mask, k=10, beam=50)
+    remembered = shop.search(mixing).search(shop.tokens, shop.mask, k=10, beam=50)
     without = shop.search(NETWORK).search(shop.tokens, shop.mask, k=10, beam=50)
-    assert torch.equal(with_counts.items[empty], without.items[empty])
-    torch.testing.assert_close(with_counts.scores[empty], without.scores[empty])
-    assert not torch.equal(with_counts.items[1], without.items[1])
+    assert torch.equal(remembered.items[empty], without.items[empty])
+    torch.testing.assert_close(remembered.scores[empty], without.scores[empty])
+    assert not torch.equal(remembered.items[1], without.items[1])

@@ -6,6 +6,7 @@ from typing import Any
 from utgrec.evaluation.baselines.counting import PopularityConfig
 from utgrec.evaluation.baselines.matrices import ALSConfig, BM25Config
 from utgrec.evaluation.baselines.sequence_config import BERT4RecConfig, SASRecConfig
+from utgrec.evaluation.baselines.texts import TextKNNConfig
 from utgrec.evaluation.baselines.tiger import (
     KMeansTigerConfig,
     RQVAETigerConfig,
@@ -48,6 +49,7 @@ _TIGER: dict[str, Any] = {
 SMALL: dict[str, Any] = {
     "popularity": PopularityConfig(last=5),
     "itemknn": ItemKNNConfig(decay=0.8, shrink=1.0),
+    "itemknn-text": TextKNNConfig(text=0.5, shrink=1.0),
     "bm25": BM25Config(decay=0.8),
     "als": ALSConfig(factors=8, iterations=3),
     "sasrec": SASRecConfig(**_SEQUENCE),

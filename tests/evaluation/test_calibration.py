@@ -12,6 +12,7 @@ from utgrec.evaluation.generative import DecodingConfig, GenerativeSystem, Valid
 from utgrec.evaluation.protocol import evaluate
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.companions import Companions, CompanionsConfig, count_companions
+from utgrec.recommender.contents import Contents, ContentsConfig, compare_contents
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.item_vectors import item_keys, token_bits
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
@@ -53,7 +54,9 @@ def make_model(domain: CodedDomain) -> CausalRecommender:
 
 def calibrate(domain: CodedDomain, model, companions: Companions) -> Mixing:
     calibrator = make_calibrator(ValidationConfig(), DECODING, max_items=20, exclude_seen=True)
-    return calibrator(model, VOCABULARY, [domain], companions)["shop"]
+    return calibrator(model, VOCABULARY, [domain], Memory(companions, Contents.nothing(), {}))[
+        "shop"
+    ]
 
 
 def gain(domain: CodedDomain, model, companions: Companions, mixing: Mixing) -> float:
@@ -64,7 +67,7 @@ def gain(domain: CodedDomain, model, companions: Companions, mixing: Mixing) -> 
         domain.codes,
         max_items=20,
         decoding=dataclasses.replace(DECODING, mixing=mixing),
-        memory=Memory(companions, {}),
+        memory=Memory(companions, Contents.nothing(), {}),
     )
     result = evaluate(
         system, domain.split, part="valid", item_count=ITEMS, ks=(10,), exclude_seen=True
@@ -92,9 +95,9 @@ def test_no_mixture_of_the_grid_is_better_by_the_protocol(shop) -> None:
     found = gain(domain, model, companions, calibrate(domain, model, companions))
     for mixing in (
         Mixing(),
-        Mixing(vectors=0.3, companions=0.0),
-        Mixing(vectors=10.0, companions=0.7, decay=0.4),
-        Mixing(vectors=1.0, companions=0.5, decay=1.0),
+        Mixing(vectors=0.3, companions=0.0, contents=0.0),
+        Mixing(vectors=10.0, companions=0.7, contents=0.0, decay=0.4),
+        Mixing(vectors=1.0, companions=0.5, contents=0.0, decay=1.0),
     ):
         assert found >= gain(domain, model, companions, mixing) - 1e-6
 
@@ -127,3 +130,14 @@ def test_without_validation_items_the_default_stays(shop) -> None:
     nobody = np.full(USERS, -1, dtype=np.int32)
     other = domain._replace(split=domain.split._replace(valid=nobody, test=nobody))
     assert calibrate(other, model, companions) == Mixing()
+
+
+def test_contents_are_heard_where_they_know() -> None:
+    """Groups of items say the same, and nothing was counted."""
+    domain = make_domain()
+    texts = [f"word{item // 6} item{item}" for item in range(ITEMS)]
+    contents = compare_contents([domain], [texts], VOCABULARY, ContentsConfig())
+    memory = Memory(Companions.nothing(), contents, {})
+    calibrator = make_calibrator(ValidationConfig(), DECODING, max_items=20, exclude_seen=True)
+    found = calibrator(make_model(domain), VOCABULARY, [domain], memory)["shop"]
+    assert found.companions == 0 and found.contents > 0

@@ -13,6 +13,7 @@ from utgrec.recommender.causal import (
     WindowBatch,
 )
 from utgrec.recommender.item_vectors import item_keys, token_bits
+from utgrec.recommender.item_words import PLACES, pack
 from utgrec.recommender.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("a", "b"))
@@ -24,11 +25,19 @@ SIZES = CausalSizes(
 def make(**changes) -> CausalRecommender:
     """A model in which every weight matters, dropout off."""
     torch.manual_seed(0)
-    changes = {"known": known_keys(), "ranking": RankingConfig(hidden_share=0.0), **changes}
+    changes = {
+        "known": known_keys(),
+        "ranking": RankingConfig(hidden_share=0.0, dropped_words=0.0),
+        **changes,
+    }
     model = CausalRecommender(SIZES, VOCABULARY, **changes)
     with torch.no_grad():  # norms and biases start equal
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
+    if model.words is not None:
+        keys = known_keys().unique()
+        words = torch.randint(0, PLACES, (len(keys), 4))
+        model.words.read(pack(keys, words, torch.full(words.shape, 0.5)))
     return model
 
 

@@ -117,6 +117,8 @@ def test_nothing_is_remembered_without_neighbours() -> None:
         (CompanionsConfig, {"shrink": -1.0}),
         (Mixing, {"vectors": -1.0}),
         (Mixing, {"companions": 1.0}),
+        (Mixing, {"companions": 0.5, "contents": 0.5}),
+        (Mixing, {"contents": -0.1}),
         (Mixing, {"decay": 0.0}),
     ],
 )

@@ -18,11 +18,14 @@ from utgrec.serving.generations import GenerationStore
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """A run whose network, item vectors and counts all speak."""
+    """A run whose network, item vectors, counts and contents all speak."""
     folder = tmp_path_factory.mktemp("mixed")
     base = mini_recipe()
     decoding = dataclasses.replace(
-        base.decoding, beam=10, precision="fp32", mixing=Mixing(vectors=2.0, companions=0.4)
+        base.decoding,
+        beam=10,
+        precision="fp32",
+        mixing=Mixing(vectors=2.0, companions=0.3, contents=0.2),
     )
     recipe = dataclasses.replace(base, decoding=decoding)
     run_recipe(recipe, mini_domains(folder / "market", ("kitchen",)), folder / "run")
@@ -68,3 +71,25 @@ def test_changes_and_filters_hold_for_all_voices(mixed):
     }
     assert {catalog.item_ids[hit.item] for hit in cheap.found} == expected
     assert len(one(engine, history=(ids[0],), k=3, filters=filters).found) == min(3, len(expected))
+
+
+def test_a_new_item_is_found_by_what_it_says(mixed):
+    """Nobody took it, its codes are as good as random, and no network has seen it."""
+    store = GenerationStore(mixed)
+    catalog = store.open().catalog
+    like = catalog[30]
+    CatalogEditor(store, FakeCoder(6, 8)).add(
+        [
+            {"item_id": "twin", "title": like.title, "text": like.text},
+            {"item_id": "stranger", "title": "Zxqv", "text": "Zxqv wvqz."},
+        ]
+    )
+    engine = Engine(store)
+    for history in ((like.item_id,), (catalog.item_ids[50], like.item_id)):
+        answer = one(engine, history=history, k=len(catalog))
+        place = {
+            engine.shelf.catalog.item_ids[hit.item]: place for place, hit in enumerate(answer.found)
+        }
+        assert place["twin"] < 5 < place["stranger"]
+    back = one(engine, history=("twin",), k=5)
+    assert like.item_id in {engine.shelf.catalog.item_ids[hit.item] for hit in back.found}

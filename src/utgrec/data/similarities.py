@@ -71,18 +71,46 @@ def most_similar(
             common = (taken[start : start + _ROWS] @ taken.T).tocsr()
             common.sort_indices()  # the same pattern as `block`: products of positive numbers
             block.data *= common.data / (common.data + shrink)
-        for row in range(block.shape[0]):
-            part = slice(block.indptr[row], block.indptr[row + 1])
-            others, similar = block.indices[part], block.data[part]
-            if not self_similar:
-                different = others != start + row
-                others, similar = others[different], similar[different]
-            # float32 makes equal what differs only by the order of summation, so that ties are
-            # broken by the rule of `best` and not by noise in the last digits.
-            ranked = best(others, similar.astype(np.float32), width)
-            items[start + row, : len(ranked.items)] = ranked.items
-            values[start + row, : len(ranked.items)] = ranked.scores
+        _keep_best(block, Similarities(items, values), start, self_similar)
     return Similarities(items, values)
+
+
+def nearest(
+    vectors: Any, others: Any, *, neighbours: int, first: int | None = None
+) -> Similarities:
+    """The K rows of `others` (N, W) with the largest products with each row of `vectors` (n, W).
+
+    Both are sparse; only positive products count. If `vectors` are themselves rows of `others`,
+    `first` is the place of the first one, and none of them is its own neighbour.
+    """
+    width = min(neighbours, others.shape[0])
+    items = np.full((vectors.shape[0], width), NO_ITEM, dtype=np.int32)
+    values = np.zeros((vectors.shape[0], width), dtype=np.float32)
+    columns = others.T.tocsr()
+    for start in range(0, vectors.shape[0], _ROWS):
+        block = (vectors[start : start + _ROWS] @ columns).tocsr()  # (rows, N)
+        block.sort_indices()
+        found = Similarities(items, values)
+        _keep_best(block, found, start, first is None, 0 if first is None else first)
+    return Similarities(items, values)
+
+
+def _keep_best(
+    block: Any, out: Similarities, start: int, self_similar: bool, first: int = 0
+) -> None:
+    """Write the best of each row of a block of similarities into the rows from `start` on."""
+    width = out.items.shape[1]
+    for row in range(block.shape[0]):
+        part = slice(block.indptr[row], block.indptr[row + 1])
+        others, similar = block.indices[part], block.data[part]
+        if not self_similar:
+            different = others != first + start + row
+            others, similar = others[different], similar[different]
+        # float32 makes equal what differs only by the order of summation, so that ties are
+        # broken by the rule of `best` and not by noise in the last digits.
+        ranked = best(others, similar.astype(np.float32), width)
+        out.items[start + row, : len(ranked.items)] = ranked.items
+        out.values[start + row, : len(ranked.items)] = ranked.scores
 
 
 def _tfidf_vectors(counts: Any) -> Any:

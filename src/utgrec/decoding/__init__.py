@@ -1,7 +1,7 @@
 """From a model's probabilities to items: beam search that can only reach the catalogue."""
 
 from utgrec.decoding.beam import BeamModel, BeamSearch, Hits, SelectiveModel, Step
-from utgrec.decoding.causal import CausalState, LeanCausal
+from utgrec.decoding.causal import CausalState, LeanCausal, read_new_words
 from utgrec.decoding.exact import exact_causal_scores, exact_scores
 from utgrec.decoding.filters import AllowedItems, Exclusions
 from utgrec.decoding.item_table import ItemTable
@@ -33,4 +33,5 @@ __all__ = [
     "exact_scores",
     "make_beam_model",
     "make_search",
+    "read_new_words",
 ]

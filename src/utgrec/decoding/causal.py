@@ -8,7 +8,7 @@ A heads · H width of a head · L codes per item · V token ids.
 """
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from utgrec.decoding.beam import Step
 from utgrec.decoding.choose import select_rows
 from utgrec.decoding.kernels import Kernels, LayerSizes, Matrix, Past, follow, make_kernels
 from utgrec.recommender.causal import FAR, CausalRecommender, Layer
+from utgrec.recommender.contents import Contents
+from utgrec.recommender.model import GenerativeRecommender
+from utgrec.recommender.vocabulary import Vocabulary
 
 
 class CausalState(NamedTuple):
@@ -64,6 +67,7 @@ class LeanCausal:
         self._join = self.kernels.matrix(_copy(model.join.weight))  # (M, L × M)
         self._nearness = _copy(model.nearness)  # (A, distances)
         self._items = copy.deepcopy(model.items)
+        self.words = copy.deepcopy(model.words)
         self._trunk = [self._layer(layer) for layer in model.trunk if isinstance(layer, Layer)]
         self._trunk_scale = _copy(model.trunk_norm.weight)
         self._trunk_epsilon = epsilon
@@ -85,6 +89,8 @@ class LeanCausal:
         codes = self._embedding[items].flatten(2).to(self.dtype)  # (B, T, L × M)
         joined = torch.zeros(users, longest, self._embedding.shape[1], device=codes.device)
         kernels.add(joined, codes, self._join)
+        if self.words is not None:
+            joined += self.words(input_ids[:, 0], items)
         if self._items is not None and self._items.count:
             joined += self._items(input_ids[:, 0], items)
         hidden = torch.cat([self._embedding[input_ids[:, :1]], joined], dim=1)  # (B, T + 1, M)
@@ -151,3 +157,23 @@ class LeanCausal:
 
 def _copy(weight: Tensor) -> Tensor:
     return weight.detach().to(torch.float32, copy=True)
+
+
+def read_new_words(
+    network: GenerativeRecommender,
+    lean: Any,
+    contents: Contents,
+    vocabulary: Vocabulary,
+    domain: str,
+) -> None:
+    """Let a network and its lean form read the words of all items that a memory holds.
+
+    Codes never change their items, so generations that are served beside each other read the same.
+    """
+    if not isinstance(network, CausalRecommender) or network.words is None:
+        return
+    kept, known = network.sizes.item_words, network.words.table[:, 0]
+    table = contents.telling_words(vocabulary, domain, kept, known)
+    network.words.read(table)
+    if isinstance(lean, LeanCausal) and lean.words is not None:
+        lean.words.read(table)

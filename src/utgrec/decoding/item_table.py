@@ -49,12 +49,11 @@ class ItemTable:
         codes: npt.NDArray[np.int16],
     ) -> None:
         """A snapshot for the items of a domain with these codes (N, L)."""
-        assert model.items is not None
         tokens = vocabulary.to_tokens(torch.from_numpy(codes.astype(np.int64)))
         shop = torch.full((len(tokens),), vocabulary.domain_token(domain))
         with torch.no_grad():
             vectors = [
-                model.code_vectors(part) + model.items(shops, part)
+                model.vectors_of(shops, part)
                 for part, shops in zip(
                     torch.split(tokens, 8192), torch.split(shop, 8192), strict=True
                 )

@@ -1,12 +1,14 @@
-"""Written, near, counted: three voices about every item of a catalogue, mixed into one score.
+"""Written, near, counted, alike: four voices about every item of a catalogue, as one score.
 
 Beam search says how likely the codes of items are; an item that no beam ended in counts as the
 least likely one that did. Item vectors say how near each item is to what a history asks for.
-Companions say what people took who took the history's items. `recommender/mixing.py` has the
-formula; a score is the log-probability of an item among those that may be recommended.
+Companions say what people took who took the history's items, contents which items say the same as
+these. `recommender/mixing.py` has the formula; a score is the log-probability of an item among
+those that may be recommended.
 
 Only items that some voice names can be among the best: those of the panels with the highest scores
-of vectors (`item_table.py`), hits, and companions. Of all others nothing but a sum is needed.
+of vectors (`item_table.py`), hits, and what the memories name. Of all others nothing but a sum is
+needed.
 
 Shapes: B users · W hits · E excluded items · C candidates (padded) · N items · P panels · M width.
 """
@@ -24,7 +26,7 @@ from utgrec.decoding.causal import CausalState, LeanCausal
 from utgrec.decoding.filters import NO_ITEM, AllowedItems, Exclusions, padded_rows
 from utgrec.decoding.item_table import NOTHING, PANEL, ItemTable, Panels
 from utgrec.decoding.trie import CodeTrie
-from utgrec.decoding.voices import Voices, with_companions
+from utgrec.decoding.voices import Voices, with_memories
 from utgrec.recommender.causal import CausalRecommender
 from utgrec.recommender.companions import CatalogCompanions
 from utgrec.recommender.mixing import Mixing
@@ -86,10 +88,12 @@ class MixedSearch:
         trie: CodeTrie,
         table: ItemTable | None,
         companions: CatalogCompanions | None,
+        contents: CatalogCompanions | None,
         mixing: Mixing,
     ) -> None:
         self._search, self._trie = search, trie
-        self._table, self.companions, self.mixing = table, companions, mixing
+        self._table, self.mixing = table, mixing
+        self.companions, self.contents = companions, contents
 
     @torch.inference_mode()
     def search(
@@ -133,20 +137,27 @@ class MixedSearch:
         for begin in range(0, len(input_ids), step):
             users = slice(begin, begin + step)
             part = heard.part(users)
-            near = counted = None
+            near = None
             if self._table is not None and part.states is not None:
                 near = self._table.scores(part.states)
-            if self.companions is not None:
-                counted = self.companions.weigh(
-                    part.input_ids, part.attention_mask, self.mixing.decay
-                )
+            counted, alike = self.remembered(part.input_ids, part.attention_mask, self.mixing.decay)
             shape = (len(part.excluded), count)
             usable = torch.ones(shape, dtype=torch.bool)
             if part.allowed is not None:
                 usable &= part.allowed.mask
             row, place = (part.excluded != NO_ITEM).nonzero(as_tuple=True)
             usable[row, part.excluded[row, place]] = False
-            yield Voices(users, _spread(part.hits, shape), near, counted, usable)
+            yield Voices(users, _spread(part.hits, shape), near, counted, alike, usable)
+
+    def remembered(
+        self, input_ids: Tensor, attention_mask: Tensor, decay: float
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Sums of similarities of all items to some histories: by who took them, and by text."""
+        counted, alike = (
+            None if memory is None else memory.weigh(input_ids, attention_mask, decay)
+            for memory in (self.companions, self.contents)
+        )
+        return counted, alike
 
     def _hear(
         self,
@@ -186,7 +197,14 @@ class MixedSearch:
         """The k best items of some users."""
         users, count = len(heard.excluded), self._trie.item_count
         changes = self._changes(heard)
-        counted = self._counted(heard, changes)
+        memories = [
+            (weight, self._named(memory, heard, changes))
+            for weight, memory in (
+                (self.mixing.companions, self.companions),
+                (self.mixing.contents, self.contents),
+            )
+            if memory is not None
+        ]
         if self._table is None:
             asked = None
             likely, total = self._without_vectors(heard, changes, k)
@@ -195,7 +213,7 @@ class MixedSearch:
             weight = self.mixing.vectors / (1 + self.mixing.vectors)
             asked = self._table.asked(heard.states) * weight  # (B, M)
             likely, total = self._by_vectors(asked, heard.allowed, changes, k)
-        keys = torch.unique(torch.cat([likely, counted.keys]))
+        keys = torch.unique(torch.cat([likely, *(named.keys for _, named in memories)]))
         user, item = keys // count, keys % count
         total = total.where(total.isfinite(), 0.0)  # of somebody who has no item left
         network = changes.at(keys) - total[user]
@@ -209,11 +227,11 @@ class MixedSearch:
         shape = (users, max(int(of_each.max()), 1) if users else 1)
         items = torch.full(shape, NO_ITEM).index_put((user, place), item)
         scores = torch.full(shape, -torch.inf).index_put((user, place), network)
-        if self.companions is not None:
-            similar = torch.zeros(shape).index_put((user, place), counted.at(keys))
-            whole = torch.zeros(users).index_add_(0, counted.keys // count, counted.values)
-            scores = with_companions(scores, similar, whole[:, None], self.mixing)
-        return _top(items, scores, k)
+        shares = (
+            (weight, torch.zeros(shape).index_put((user, place), named.at(keys)))
+            for weight, named in memories
+        )
+        return _top(items, with_memories(scores, shares), k)
 
     def _changes(self, heard: _Heard) -> _Sparse:
         """What hits and excluded items have beside the score of their vectors.
@@ -230,19 +248,19 @@ class MixedSearch:
         minus = torch.full((int(out.sum()),), -torch.inf)
         return _Sparse.sums(keys, torch.cat([((scores - least) * scale)[found], minus]))
 
-    def _counted(self, heard: _Heard, changes: _Sparse) -> _Sparse:
-        """Sums of similarities of usable companions."""
-        if self.companions is None:
-            return _Sparse(torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    def _named(self, memory: CatalogCompanions, heard: _Heard, changes: _Sparse) -> _Sparse:
+        """Shares of the usable items that a memory names, which add up to 1 for each user."""
         count = self._trie.item_count
-        named = self.companions.named(heard.input_ids, heard.attention_mask, self.mixing.decay)
+        named = memory.named(heard.input_ids, heard.attention_mask, self.mixing.decay)
         first = torch.arange(len(named.items))[:, None] * count
         used = (named.items < count) & (named.similar > 0)
         sums = _Sparse.sums((first + named.items)[used], named.similar[used])
         kept = changes.at(sums.keys) > -torch.inf
         if heard.allowed is not None:
             kept &= heard.allowed.has(sums.keys % count)
-        return _Sparse(sums.keys[kept], sums.values[kept])
+        keys, values = sums.keys[kept], sums.values[kept]
+        whole = torch.zeros(len(named.items)).index_add_(0, keys // count, values)
+        return _Sparse(keys, values / whole.clamp(min=1e-12)[keys // count])
 
     def _by_vectors(
         self, asked: Tensor, allowed: AllowedItems | None, changes: _Sparse, k: int
@@ -306,6 +324,7 @@ def make_search(
     codes: npt.NDArray[np.int16],
     mixing: Mixing,
     companions: CatalogCompanions | None = None,
+    contents: CatalogCompanions | None = None,
 ) -> "BeamSearch[Any] | MixedSearch":
     """The search for a network and its memory: plain beam search where codes speak alone."""
     search = BeamSearch[Any](lean, vocabulary, trie)
@@ -315,9 +334,11 @@ def make_search(
         table = ItemTable(model, vocabulary, domain, codes)
     if not mixing.companions or (companions is not None and not companions.known):
         companions = None
-    if table is None and companions is None:
+    if not mixing.contents or (contents is not None and not contents.known):
+        contents = None
+    if table is None and companions is None and contents is None:
         return search
-    return MixedSearch(search, trie, table, companions, mixing)
+    return MixedSearch(search, trie, table, companions, contents, mixing)
 
 
 def _top(items: Tensor, scores: Tensor, k: int) -> Hits:

@@ -18,7 +18,6 @@ from utgrec.decoding.mixed import MixedSearch
 from utgrec.evaluation.generative import DecodingConfig, GenerativeSystem, ValidationConfig
 from utgrec.evaluation.metrics import ndcg_at
 from utgrec.evaluation.protocol import make_query, sample_users
-from utgrec.recommender.companions import Companions
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
 from utgrec.recommender.model import GenerativeRecommender
@@ -26,17 +25,18 @@ from utgrec.recommender.train import Memory
 from utgrec.recommender.vocabulary import Vocabulary
 
 VECTORS = (0.3, 1.0, 3.0, 10.0)
-COMPANIONS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)  # of companions and of contents
+MOST_REMEMBERED = 0.9  # of both together
 DECAYS = (1.0, 0.8, 0.6, 0.4)
 # Users × items × mixtures that are scored, about a minute of one core.
-_MOST_SCORES = 4 * 10**9
+_MOST_SCORES = 10**10
 _FEWEST_USERS = 200
 
 
 def make_calibrator(
     config: ValidationConfig, decoding: DecodingConfig, *, max_items: int, exclude_seen: bool
 ) -> Callable[
-    [GenerativeRecommender, Vocabulary, Sequence[CodedDomain], Companions], dict[str, Mixing]
+    [GenerativeRecommender, Vocabulary, Sequence[CodedDomain], Memory], dict[str, Mixing]
 ]:
     """What `train_recommender` calls once the network is trained."""
 
@@ -44,11 +44,11 @@ def make_calibrator(
         model: GenerativeRecommender,
         vocabulary: Vocabulary,
         domains: Sequence[CodedDomain],
-        companions: Companions,
+        memory: Memory,
     ) -> dict[str, Mixing]:
         return {
             domain.name: _calibrate(
-                model, vocabulary, domain, companions, config, decoding, max_items, exclude_seen
+                model, vocabulary, domain, memory, config, decoding, max_items, exclude_seen
             )
             for domain in domains
         }
@@ -60,13 +60,14 @@ def _calibrate(
     model: GenerativeRecommender,
     vocabulary: Vocabulary,
     domain: CodedDomain,
-    companions: Companions,
+    memory: Memory,
     config: ValidationConfig,
     decoding: DecodingConfig,
     max_items: int,
     exclude_seen: bool,
 ) -> Mixing:
-    grid = len(VECTORS) * len(COMPANIONS) * len(DECAYS)
+    pairs = [pair for pair in itertools.product(SHARES, SHARES) if sum(pair) <= MOST_REMEMBERED]
+    grid = len(VECTORS) * len(pairs) * len(DECAYS)
     most = max(_FEWEST_USERS, _MOST_SCORES // (grid * max(1, len(domain.codes))))
     users = sample_users(domain.split, min(config.users, most), (config.seed, 4))
     system = GenerativeSystem(
@@ -76,7 +77,7 @@ def _calibrate(
         domain.codes,
         max_items=max_items,
         decoding=dataclasses.replace(decoding, mixing=Mixing()),
-        memory=Memory(companions, {}),
+        memory=memory,
     )
     search = system.search
     if not isinstance(search, MixedSearch):
@@ -94,24 +95,27 @@ def _calibrate(
         beam=decoding.beam,
         exclude=[history.tolist() for history in query.histories] if exclude_seen else None,
     ):
-        for decay in DECAYS if search.companions is not None else DECAYS[:1]:
-            if search.companions is not None:
-                part = voices.users
-                counted = search.companions.weigh(tokens[part], mask[part], decay)
-                voices = voices._replace(companions=counted)
-            for vectors, share in itertools.product(VECTORS, COMPANIONS):
-                mixing = Mixing(vectors=vectors, companions=share, decay=decay)
-                gain = _gain(voices.mix(mixing), targets[voices.users])
+        part = voices.users
+        reachable = voices.usable.gather(1, targets[part, None])[:, 0]  # (b,)
+        networks = [(vectors, voices.network(vectors).exp()) for vectors in VECTORS]
+        for decay in DECAYS:
+            counted, alike = (
+                torch.zeros(()) if sums is None else voices.shares(sums)
+                for sums in search.remembered(tokens[part], mask[part], decay)
+            )
+            heard = [shares.any(dim=-1, keepdim=True) for shares in (counted, alike)]  # (b, 1)
+            for (vectors, network), (one, two) in itertools.product(networks, pairs):
+                trained = (1 - one * heard[0] - two * heard[1]) * network
+                mixing = Mixing(vectors=vectors, companions=one, contents=two, decay=decay)
+                gain = _gain(trained + one * counted + two * alike, targets[part], reachable)
                 gains[mixing] = gains.get(mixing, 0.0) + gain
     # Of equal ones the first: the grid goes from little to much.
     return max(gains, key=lambda mixing: gains[mixing])
 
 
-def _gain(scores: Tensor, targets: Tensor) -> float:
-    """Sum of NDCG@10 over users. Shapes: (b, N), (b,)."""
+def _gain(scores: Tensor, targets: Tensor, reachable: Tensor) -> float:
+    """Sum of NDCG@10 over users. Shapes: scores (b, N), targets (b,), reachable (b,), bool."""
     wanted = scores.gather(1, targets[:, None])  # (b, 1)
     ahead = (scores > wanted).sum(dim=1)
-    place = torch.arange(scores.shape[1])
-    ahead = ahead + ((scores == wanted) & (place < targets[:, None])).sum(dim=1)
-    ahead = torch.where(wanted[:, 0].isfinite(), ahead, scores.shape[1])
+    ahead = torch.where(reachable, ahead, scores.shape[1])
     return float(ndcg_at(ahead.numpy(), 10).sum())

@@ -15,12 +15,10 @@ from utgrec.decoding import CodeTrie, make_beam_model, make_search
 from utgrec.evaluation.protocol import Query, Recommendations, evaluate, sample_users
 from utgrec.recommender.companions import CatalogCompanions
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
-from utgrec.recommender.mixing import Mixing
+from utgrec.recommender.mixing import NETWORK_ALONE, Mixing
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.train import Memory
 from utgrec.recommender.vocabulary import Vocabulary
-
-NETWORK_ALONE = Mixing(companions=0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class DecodingConfig:
     precision: str = "bf16"
     """bf16 or fp32 arithmetic."""
     mixing: Mixing | None = None
-    """How codes, item vectors and companions are mixed; None takes what the recommender's own
+    """How the voices are mixed; None takes what the recommender's own
     validation items found best."""
 
     def __post_init__(self) -> None:
@@ -68,12 +66,21 @@ class GenerativeSystem:
         dtype = torch.bfloat16 if decoding.precision == "bf16" else torch.float32
         lean = make_beam_model(model, vocabulary.code_length, dtype)
         self.mixing = decoding.mixing or NETWORK_ALONE
-        companions = None
+        companions = contents = None
         if memory is not None:
             self.mixing = decoding.mixing or memory.mixing_of(domain)
             companions = CatalogCompanions(memory.companions, vocabulary, domain, codes)
+            contents = CatalogCompanions(memory.contents.alike, vocabulary, domain, codes)
         self.search = make_search(
-            model, lean, vocabulary, CodeTrie.build(codes), domain, codes, self.mixing, companions
+            model,
+            lean,
+            vocabulary,
+            CodeTrie.build(codes),
+            domain,
+            codes,
+            self.mixing,
+            companions,
+            contents,
         )
 
     def recommend(self, query: Query, k: int, *, exclude_seen: bool) -> Recommendations:

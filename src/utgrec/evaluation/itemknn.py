@@ -105,17 +105,11 @@ class ItemKNN:
 
     def recommend(self, query: Query, k: int, *, exclude_seen: bool) -> Recommendations:
         """The k best-scored items; fewer where the history has fewer similar items."""
-        scores = (self._history_weights(query.histories) @ self._matrix).tocsr()  # (B, N)
-        scores.sort_indices()
-        rows = []
-        for row, history in enumerate(query.histories):
-            part = slice(scores.indptr[row], scores.indptr[row + 1])
-            items, values = scores.indices[part], scores.data[part].astype(np.float32)
-            if exclude_seen:
-                unseen = ~np.isin(items, history)
-                items, values = items[unseen], values[unseen]
-            rows.append(best(items, values, k))
-        return Recommendations(*pack(rows, k))
+        return best_of_rows(self.scores(query.histories), query.histories, k, exclude_seen)
+
+    def scores(self, histories: list[Ints]) -> Any:
+        """Sums of similarities to each history's items: (B, N), sparse."""
+        return (self._history_weights(histories) @ self._matrix).tocsr()
 
     def _history_weights(self, histories: list[Ints]) -> Any:
         """How much each item of each history counts; an item taken twice counts twice. (B, N)."""
@@ -130,6 +124,20 @@ class ItemKNN:
             shape=(len(cut), self.item_count),
         )
         return matrix
+
+
+def best_of_rows(scores: Any, histories: list[Ints], k: int, exclude_seen: bool) -> Recommendations:
+    """The k best items of each row of sparse scores, (B, N); those without a score are none."""
+    scores.sort_indices()
+    rows = []
+    for row, history in enumerate(histories):
+        part = slice(scores.indptr[row], scores.indptr[row + 1])
+        items, values = scores.indices[part], scores.data[part].astype(np.float32)
+        if exclude_seen:
+            unseen = ~np.isin(items, history)
+            items, values = items[unseen], values[unseen]
+        rows.append(best(items, values, k))
+    return Recommendations(*pack(rows, k))
 
 
 def _count_matrix(split: Split, item_count: int, *, with_validation: bool) -> Any:

@@ -29,6 +29,7 @@ from utgrec import storage
 from utgrec.config import require, to_dict
 from utgrec.recommender.dropout import drop
 from utgrec.recommender.item_vectors import ItemVectors, token_bits
+from utgrec.recommender.item_words import ItemWords
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.tokenizer.logsumexp import chunked_logsumexp
@@ -57,6 +58,8 @@ class CausalSizes:
     """Dropout of the embeddings and of what each sublayer adds."""
     item_vectors: bool = True
     """Whether whole items have vectors, by which they are ranked (`item_vectors.py`)."""
+    item_words: int = 24
+    """Most telling words of each item that are part of its vector (`item_words.py`); 0 is none."""
 
     def __post_init__(self) -> None:
         sizes = (self.width, self.feed_forward, self.heads, self.distances)
@@ -67,6 +70,7 @@ class CausalSizes:
             f"trunk and writer need at least one layer, got {self}",
         )
         require(0 <= self.dropout < 1, f"dropout is in [0, 1), got {self.dropout}")
+        require(self.item_words >= 0, f"item_words must be at least 0, got {self.item_words}")
 
     @property
     def summary(self) -> str:
@@ -88,11 +92,16 @@ class RankingConfig:
     hidden_share: float = 0.1
     """Share of the histories whose items are read and ranked by their codes alone, as those of a
     new shop always are."""
+    dropped_words: float = 0.3
+    """Share of the items' words that are left out in training, at random."""
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, f"the ranking weight must be at least 0, got {self.weight}")
         require(self.most_items >= 1, f"most_items must be at least 1, got {self.most_items}")
         require(0 <= self.hidden_share < 1, f"hidden_share is in [0, 1), got {self.hidden_share}")
+        require(
+            0 <= self.dropped_words < 1, f"dropped_words is in [0, 1), got {self.dropped_words}"
+        )
 
 
 class WindowBatch(NamedTuple):
@@ -139,6 +148,7 @@ class CausalRecommender(GenerativeRecommender):
     """Trunk and writer over one embedding of the vocabulary."""
 
     items: ItemVectors | None
+    words: ItemWords | None
 
     def __init__(
         self,
@@ -177,12 +187,17 @@ class CausalRecommender(GenerativeRecommender):
             self.rank_join = nn.Linear(self.length * width, width, bias=False)
             self.rank_state = nn.Linear(width, width)
             nn.init.eye_(self.rank_state.weight)  # states are near vectors from the start
+        self.words = None
+        if sizes.item_vectors and sizes.item_words:
+            self.words = ItemWords(width, token_bits(vocabulary))
 
     @classmethod
     def load(cls, folder: Path, sizes: CausalSizes, vocabulary: Vocabulary) -> "CausalRecommender":
         """Open what `save` wrote, ready to recommend."""
         weights = load_file(folder / WEIGHTS)
         model = cls(sizes, vocabulary, known=weights.get("items.keys"))
+        if model.words is not None:
+            model.words.read(weights["words.table"])
         model.load_state_dict(weights)
         return model.eval()
 
@@ -230,6 +245,8 @@ class CausalRecommender(GenerativeRecommender):
         are read by their codes alone → (B, T + 1, M); place t has seen t items.
         """
         joined = self.join(self.embedding(items).flatten(2)).float()  # (B, T, M)
+        if self.words is not None:
+            joined = joined + self.words(domains, items, self._words_dropped)
         if self.items is not None:
             own = self.items(domains, items)
             joined = joined + (own if hidden is None else own * ~hidden[:, None, None])
@@ -240,6 +257,17 @@ class CausalRecommender(GenerativeRecommender):
             states = layer(states, bias)
         out: Tensor = self.trunk_norm(states)
         return out
+
+    @property
+    def _words_dropped(self) -> float:
+        """Share of words that are left out, in training."""
+        return self.ranking.dropped_words if self.training else 0.0
+
+    def vectors_of(self, domains: Tensor, items: Tensor) -> Tensor:
+        """Vectors of whole items of a catalogue. Shapes: (n,), (n, L) token ids → (n, M)."""
+        assert self.items is not None
+        out: Tensor = self.code_vectors(items) + self.items(domains, items)
+        return out if self.words is None else out + self.words(domains, items)
 
     def code_vectors(self, tokens: Tensor) -> Tensor:
         """Vectors that any items have by their codes. Shapes: (n, L) token ids → (n, M)."""
@@ -263,6 +291,8 @@ class CausalRecommender(GenerativeRecommender):
         rows = rows[ranked]  # (N,)
         wanted, place = self._candidates(rows)
         vectors = self.code_vectors(self.items.tokens()[wanted])  # (n, M)
+        if self.words is not None:
+            vectors = vectors + self.words.of_keys(self.items.keys[wanted], self._words_dropped)
         own = vectors + self.items.own.weight[wanted]
         asked = self.rank_state(states[ranked]).float()  # (N, M)
         total: Tensor = asked.new_zeros(())

@@ -5,7 +5,7 @@ them by heart, and a small shop does not have the log for it. So a recommender k
 of its training histories, the items most similar by who took them: the cosine of tf-idf vectors
 over users, as ItemKNN has it. An item is known by its domain and its codes (`item_vectors.py`), so
 the memory holds in every later generation of a catalogue. Nothing is trained here, so a new shop
-has companions as soon as it has a log.
+has companions as soon as it has a log. `contents.py` keeps items that say the same in the same way.
 
 Shapes: n known items of all domains · K companions of each · B histories · T items · L codes ·
 N items of a catalogue.
@@ -24,7 +24,7 @@ from scipy import sparse
 from torch import Tensor
 
 from utgrec.config import require
-from utgrec.data.similarities import most_similar
+from utgrec.data.similarities import Similarities, most_similar
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.item_vectors import item_keys, token_bits
 from utgrec.recommender.vocabulary import Vocabulary
@@ -47,7 +47,7 @@ class CompanionsConfig:
 
 
 class Companions(NamedTuple):
-    """The memory of a recommender."""
+    """For each item the items that go with it: taken by the same users, or of the same words."""
 
     keys: Tensor  # (n,), int64, ascending: domain and codes of each known item
     rows: Tensor  # (n, K), int32, places in `keys`, NONE where there are fewer
@@ -80,7 +80,7 @@ def count_companions(
     if config.neighbours == 0:
         return Companions.nothing()
     bits = token_bits(vocabulary)
-    keys, rows, similar, start = [], [], [], 0
+    keys, counted = [], []
     for domain in domains:
         split = domain.split
         known = np.unique(split.train)  # (n_d,)
@@ -89,24 +89,44 @@ def count_companions(
             (np.ones(len(users)), (users, np.searchsorted(known, split.train))),
             shape=(len(split.offsets) - 1, len(known)),
         )
-        found = most_similar(counts, neighbours=config.neighbours, shrink=config.shrink)
-        width = config.neighbours - found.items.shape[1]
-        items = np.pad(found.items, ((0, 0), (0, width)), constant_values=NONE)
-        rows.append(np.where(items == NONE, NONE, items + start))
-        similar.append(np.pad(found.values, ((0, 0), (0, width))))
+        counted.append(most_similar(counts, neighbours=config.neighbours, shrink=config.shrink))
         tokens = vocabulary.to_tokens(torch.from_numpy(domain.codes[known].astype(np.int64)))
         shop = torch.full((len(known),), vocabulary.domain_token(domain.name))
         keys.append(item_keys(shop, tokens, bits))
-        start += len(known)
+    return join_companions(keys, counted, config.neighbours)
+
+
+def join_companions(
+    keys: Sequence[Tensor], found: Sequence[Similarities], neighbours: int
+) -> Companions:
+    """One memory of several domains, whose neighbours are counted within each domain.
+
+    Shapes: for each domain keys (n_d,), found (n_d, at most K).
+    """
+    rows, similar, start = [], [], 0
+    for own, one in zip(keys, found, strict=True):
+        width = neighbours - one.items.shape[1]
+        items = np.pad(one.items, ((0, 0), (0, width)), constant_values=NONE)
+        rows.append(np.where(items == NONE, NONE, items + start))
+        similar.append(np.pad(one.values, ((0, 0), (0, width))))
+        start += len(own)
     if not start:
         return Companions.nothing()
-    ascending = torch.cat(keys).sort()
+    return sort_companions(
+        torch.cat(list(keys)),
+        torch.from_numpy(np.concatenate(rows)),
+        torch.from_numpy(np.concatenate(similar)),
+    )
+
+
+def sort_companions(keys: Tensor, rows: Tensor, similar: Tensor) -> Companions:
+    """The memory in the order of its keys. Shapes: (n,), (n, K) places in `keys`, (n, K)."""
+    ascending = keys.sort()
     place = torch.empty_like(ascending.indices)
-    place[ascending.indices] = torch.arange(start)
-    joined = torch.from_numpy(np.concatenate(rows))[ascending.indices].long()
+    place[ascending.indices] = torch.arange(len(keys))
+    joined = rows[ascending.indices].long()
     moved = torch.where(joined == NONE, NONE, place[joined.clamp(min=0)])
-    values = torch.from_numpy(np.concatenate(similar)).float()[ascending.indices]
-    return Companions(ascending.values, moved.int(), values)
+    return Companions(ascending.values, moved.int(), similar[ascending.indices].float())
 
 
 class Named(NamedTuple):

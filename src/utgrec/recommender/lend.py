@@ -9,16 +9,14 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict
 from utgrec.data.split import trained_facts
-from utgrec.recommender.companions import count_companions
-from utgrec.recommender.mixing import Mixing
-from utgrec.recommender.networks import know_items
+from utgrec.recommender.networks import know_items, show_words
 from utgrec.recommender.train import (
     STAGE,
-    Memory,
     RecommenderConfig,
     coded_domain,
     common_sizes,
     continue_recommender,
+    remember,
     write_recommender,
 )
 from utgrec.stages import StageResult, Workspace, run_stage
@@ -45,10 +43,10 @@ def lend_recommender(start: Path, domain: Domain, codes: Path, out: Path) -> sto
     def make(work: Workspace) -> StageResult:
         model, vocabulary = continue_recommender(start, [domain], sizes, config)
         know_items(model, [], vocabulary)  # those of other domains cannot be met here
-        # Counting trains nothing; the mixture is the default, as no validation item is looked at.
+        # Remembering trains nothing; the mixture is the default: no validation item is looked at.
         coded = coded_domain(domain, codes)
-        companions = count_companions([coded], vocabulary, config.companions)
-        memory = Memory(companions, {domain.name: Mixing()})
+        memory = remember([domain], [coded], vocabulary, config)
+        show_words(model, [coded], vocabulary, memory.contents)
         write_recommender(work.folder, model, vocabulary, memory)
         facts = {
             "domains": [domain.name],

@@ -1,10 +1,12 @@
 """How the voices of a recommender are mixed into one score.
 
-A recommender says three things of an item: how likely its codes are, how near its vector is to
-what a history asks for, and how often it was taken by the people who took the history's items. With
-c the log-probability of the codes and v the log-share by vectors, the network's share of an item is
-softmax((c + `vectors` · v) / (1 + `vectors`)) over the items that may be recommended, and the score
-is log((1 - `companions`) · network + `companions` · counted).
+A recommender says four things of an item: how likely its codes are, how near its vector is to what
+a history asks for, how often it was taken by the people who took the history's items, and how much
+its text is like theirs. With c the log-probability of the codes and v the log-share by vectors, the
+network's share of an item is softmax((c + `vectors` · v) / (1 + `vectors`)) over the items that may
+be recommended, and the score is log((1 - `companions` - `contents`) · network + `companions` ·
+counted + `contents` · alike). What a memory that knows nothing of a history would get goes to the
+network.
 """
 
 import dataclasses
@@ -20,14 +22,22 @@ class Mixing:
     """Weight of the item vectors beside the codes, which weigh 1; 0 leaves them out."""
     companions: float = 0.3
     """Share of what was counted; 0 leaves it out."""
+    contents: float = 0.3
+    """Share of what is alike by text; 0 leaves it out."""
     decay: float = 0.8
-    """Weight of a history's item in the counts, relative to the one taken after it."""
+    """Weight of a history's item in both memories, relative to the one taken after it."""
 
     def __post_init__(self) -> None:
         require(self.vectors >= 0, f"vectors must be at least 0, got {self.vectors}")
-        require(0 <= self.companions < 1, f"companions is in [0, 1), got {self.companions}")
+        require(
+            min(self.companions, self.contents) >= 0 and self.companions + self.contents < 1,
+            "companions and contents must be at least 0 and together less than 1, got "
+            f"{self.companions} and {self.contents}",
+        )
         require(0 < self.decay <= 1, f"decay is in (0, 1], got {self.decay}")
 
 
-CODES_ALONE = Mixing(vectors=0.0, companions=0.0)
+CODES_ALONE = Mixing(vectors=0.0, companions=0.0, contents=0.0)
 """What a recommender writes, and nothing else."""
+NETWORK_ALONE = Mixing(companions=0.0, contents=0.0)
+"""What was trained, without what is remembered beside it."""

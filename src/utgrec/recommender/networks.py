@@ -12,6 +12,7 @@ from utgrec.recommender.causal import (
     RankingConfig,
     WindowBatch,
 )
+from utgrec.recommender.contents import Contents
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.item_vectors import item_keys
 from utgrec.recommender.model import GenerativeRecommender
@@ -100,3 +101,18 @@ def know_items(
         shop = torch.full((len(tokens),), vocabulary.domain_token(domain.name))
         keys.append(item_keys(shop, tokens, model.items.bits))
     model.know(torch.cat(keys))
+
+
+def show_words(
+    model: GenerativeRecommender,
+    domains: Sequence[CodedDomain],
+    vocabulary: Vocabulary,
+    contents: Contents,
+) -> None:
+    """Let a network that can read the words of all items of the domains, and of no others."""
+    if not isinstance(model, CausalRecommender) or model.words is None:
+        return
+    model.words.forget()
+    for domain in domains:
+        kept = model.sizes.item_words
+        model.words.read(contents.telling_words(vocabulary, domain.name, kept))

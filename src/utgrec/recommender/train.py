@@ -15,6 +15,7 @@ from utgrec.errors import SettingsMismatch
 from utgrec.progress import Progress, silent
 from utgrec.recommender.causal import CausalRecommender, CausalSizes, RankingConfig
 from utgrec.recommender.companions import Companions, CompanionsConfig, count_companions
+from utgrec.recommender.contents import Contents, ContentsConfig, compare_contents
 from utgrec.recommender.domain_tokens import copy_token, leave_unnamed
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.mixing import Mixing
@@ -26,6 +27,7 @@ from utgrec.recommender.networks import (
     load_network,
     make_batches,
     shared_batches,
+    show_words,
 )
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.stages import StageResult, Workspace, run_stage
@@ -33,13 +35,14 @@ from utgrec.tokenizer.codes import STAGE as CODES
 from utgrec.training.trainer import TrainerConfig, train, write_losses
 
 STAGE = "recommender"
-COMPANIONS, MIXING = "companions.safetensors", "mixing.json"
+COMPANIONS, CONTENTS = "companions.safetensors", "contents.safetensors"
+MIXING = "mixing.json"
 METRIC = "ndcg@10"
 
 # Given the trained model, its vocabulary, its domains and its memory: how their voices are mixed in
 # each domain, by name.
 Calibrator = Callable[
-    [GenerativeRecommender, Vocabulary, Sequence[CodedDomain], Companions], dict[str, Mixing]
+    [GenerativeRecommender, Vocabulary, Sequence[CodedDomain], "Memory"], dict[str, Mixing]
 ]
 
 # Given the model in training, its vocabulary and its domains: a function that measures METRIC.
@@ -71,6 +74,8 @@ class RecommenderConfig:
     """How item vectors are trained, where the network has them."""
     companions: CompanionsConfig = dataclasses.field(default_factory=CompanionsConfig)
     """What is remembered of who took what, beside the network."""
+    contents: ContentsConfig = dataclasses.field(default_factory=ContentsConfig)
+    """What is remembered of what items say, beside the network."""
     domain_slots: int = 32
     """Domain tokens: one for each domain that the recommender ever knows, and one for any."""
     unnamed_share: float = 0.1
@@ -158,7 +163,9 @@ def train_recommender(
         coded = [
             coded_domain(domain, folder) for domain, folder in zip(domains, codes, strict=True)
         ]
+        memory = remember(domains, coded, vocabulary, config)
         know_items(model, coded, vocabulary)
+        show_words(model, coded, vocabulary, memory.contents)
         batches = make_batches(
             config.sizes,
             coded,
@@ -186,12 +193,10 @@ def train_recommender(
         if not several:
             own = vocabulary.domain_token(domains[0].name)
             copy_token(model, vocabulary, own, vocabulary.any_domain)
-        companions = count_companions(coded, vocabulary, config.companions)
-        mixing = {domain.name: Mixing() for domain in domains}
         if calibrator is not None:
             progress("Finding the mixture", 0, 1)
-            mixing = calibrator(model, vocabulary, coded, companions)
-        write_recommender(work.folder, model, vocabulary, Memory(companions, mixing))
+            memory = memory._replace(mixing=calibrator(model, vocabulary, coded, memory))
+        write_recommender(work.folder, model, vocabulary, memory)
         write_losses(work.folder / "losses.jsonl", trained)
         facts = {
             "domains": [domain.name for domain in domains],
@@ -263,12 +268,28 @@ def read_recommender(folder: Path) -> tuple[GenerativeRecommender, Vocabulary, R
 class Memory(NamedTuple):
     """What a recommender has beside its network."""
 
-    companions: Companions
+    companions: Companions  # items taken by the same users
+    contents: Contents  # items that say the same
     mixing: dict[str, Mixing]  # by domain
 
     def mixing_of(self, domain: str) -> Mixing:
         """How the voices are mixed in a domain."""
         return self.mixing.get(domain, Mixing())
+
+
+def remember(
+    domains: Sequence[Domain],
+    coded: Sequence[CodedDomain],
+    vocabulary: Vocabulary,
+    config: RecommenderConfig,
+) -> Memory:
+    """What is counted and compared in some domains, mixed by default."""
+    texts = [domain.catalog.texts for domain in domains]
+    return Memory(
+        count_companions(coded, vocabulary, config.companions),
+        compare_contents(coded, texts, vocabulary, config.contents),
+        {domain.name: Mixing() for domain in domains},
+    )
 
 
 def write_recommender(
@@ -278,6 +299,7 @@ def write_recommender(
     model.save(folder / "model")
     storage.write_json(folder / "vocabulary.json", to_dict(vocabulary))
     memory.companions.save(folder / COMPANIONS)
+    memory.contents.save(folder / CONTENTS)
     storage.write_json(folder / MIXING, {name: to_dict(one) for name, one in memory.mixing.items()})
 
 
@@ -290,7 +312,9 @@ def read_memory(folder: Path) -> Memory:
     manifest = storage.read_manifest(folder, STAGE)
     values = storage.read_json(storage.check_file(folder, manifest, MIXING))
     companions = Companions.load(storage.check_file(folder, manifest, COMPANIONS))
-    return Memory(companions, {name: from_dict(Mixing, one) for name, one in values.items()})
+    contents = Contents.load(storage.check_file(folder, manifest, CONTENTS))
+    mixing = {name: from_dict(Mixing, one) for name, one in values.items()}
+    return Memory(companions, contents, mixing)
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:

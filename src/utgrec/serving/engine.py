@@ -28,6 +28,7 @@ from utgrec.decoding import (
     ItemSet,
     make_beam_model,
     make_search,
+    read_new_words,
 )
 from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem
 from utgrec.evaluation.generative import DecodingConfig
@@ -134,6 +135,9 @@ class Shelf:
         domain = recommender.domain
         self._encoder = HistoryEncoder(domain, self.codes, vocabulary, recommender.max_items)
         memory = recommender.memory
+        contents = memory.contents.with_items(vocabulary, domain, self.codes, self._text)
+        if contents is not memory.contents:
+            read_new_words(recommender.network, recommender.lean, contents, vocabulary, domain)
         self._search = make_search(
             recommender.network,
             recommender.lean,
@@ -143,10 +147,14 @@ class Shelf:
             self.codes,
             recommender.mixing,
             CatalogCompanions(memory.companions, vocabulary, domain, self.codes),
+            CatalogCompanions(contents.alike, vocabulary, domain, self.codes),
         )
         self._live = ItemSet.of(self.trie, self.live)
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
         self._lock = threading.Lock()
+
+    def _text(self, item: int) -> str:
+        return self.catalog[item].text
 
     @property
     def number(self) -> int:

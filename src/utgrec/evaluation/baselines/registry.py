@@ -7,11 +7,13 @@ from utgrec.evaluation.baselines.counting import ItemKNNFamily, PopularityFamily
 from utgrec.evaluation.baselines.family import Family
 from utgrec.evaluation.baselines.matrices import ALSFamily, BM25Family
 from utgrec.evaluation.baselines.sequential import BERT4RecFamily, SASRecFamily
+from utgrec.evaluation.baselines.texts import TextKNNFamily
 from utgrec.evaluation.baselines.tiger import RQVAETigerFamily, TigerFamily
 
 _ALL: tuple[Family[Any], ...] = (
     PopularityFamily(),
     ItemKNNFamily(),
+    TextKNNFamily(),
     BM25Family(),
     ALSFamily(),
     SASRecFamily("sasrec", "SASRec", negatives=(0,)),

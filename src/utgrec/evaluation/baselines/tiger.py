@@ -27,6 +27,7 @@ from utgrec.evaluation.generative import (
 from utgrec.progress import Progress, silent
 from utgrec.recommender.causal import CausalSizes
 from utgrec.recommender.companions import CompanionsConfig
+from utgrec.recommender.contents import ContentsConfig
 from utgrec.recommender.train import (
     RecommenderConfig,
     read_recommender,
@@ -37,10 +38,11 @@ from utgrec.training.trainer import TrainerConfig
 
 
 def tiger_recommender() -> RecommenderConfig:
-    """The recommender of this project without item vectors and companions: codes speak alone."""
+    """The recommender of this project without anything beside codes."""
     return RecommenderConfig(
         sizes=CausalSizes(width=256, feed_forward=1024, dropout=0.2, item_vectors=False),
         companions=CompanionsConfig(neighbours=0),
+        contents=ContentsConfig(neighbours=0),
         batch_size=1024,
         most_epochs=100,
         trainer=TrainerConfig(
