@@ -48,6 +48,7 @@ RESULTS = Path(__file__).parent / "results" / "decoding.json"
 HISTORY_ITEMS, K, SIDE = 20, 10, 1536
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MILLION = 1_000_000
+PARTS = ("decoding", "reference", "decoder-only", "mixed", "million")
 
 
 def make_model(vocabulary: Vocabulary) -> Any:
@@ -188,6 +189,17 @@ class Bench:
                 row["share_of_peak"] = flops * way.users / wall / peak
             rows.append(row)
         return rows
+
+    def reference(self, beam: int) -> list[dict[str, Any]]:
+        """What a user costs `generate` in batches of several sizes; the largest takes 4 GB."""
+        decode = dict_generate(self.model, self.vocabulary, self.codes)
+        sizes = {self.options.generate_users, self.options.users}
+        ways = {size: Way(partial(decode, self.histories[:size], beam), size) for size in sizes}
+        return [
+            {"batch": size, "beam": beam, "users_per_s": size / one.wall}
+            | {"cpu_ms_per_user": 1000 * one.cpu / size}
+            for size, one in take_turns(ways, self.repeats, self.device).items()
+        ]
 
     def same_as_generate(self, beam: int) -> dict[str, Any]:
         """Whether both find the same items with the same scores, in float32."""
@@ -338,34 +350,44 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, help="users decoded together; the search's own")
     parser.add_argument("--threads", type=int, default=1, help="threads that torch may use")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure; the rest stays"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     began, load = time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0]
     bench = Bench(options)
-    result: dict[str, Any] = {"same": [bench.same_as_generate(beam) for beam in (20, 50)]}
-    show("beside generate, float32", result["same"])
-    result["decoding"] = []
-    for batch, beam in ((1, 20), (options.users, 20), (options.users, 50)):
-        rows = bench.beside_generate(batch, beam)
-        show(f"batch {batch}, beam {beam}", rows)
-        result["decoding"] += rows
-    result["decoder_only"] = bench.decoder_only(50)
-    show("decoder-only", result["decoder_only"])
-    result["kernels"] = bench.kernels()
-    if options.device == "cpu":
+    result: dict[str, Any] = {}
+    if "decoding" in options.parts:
+        result["same"] = [bench.same_as_generate(beam) for beam in (20, 50)]
+        show("beside generate, float32", result["same"])
+        result["kernels"], result["decoding"] = bench.kernels(), []
+        for batch, beam in ((1, 20), (options.users, 20), (options.users, 50)):
+            rows = bench.beside_generate(batch, beam)
+            show(f"batch {batch}, beam {beam}", rows)
+            result["decoding"] += rows
+    if "reference" in options.parts:
+        result["reference"] = bench.reference(20)
+        show("generate, by users in a batch", result["reference"])
+    if "decoder-only" in options.parts:
+        result["decoder_only"] = bench.decoder_only(50)
+        show("decoder-only", result["decoder_only"])
+    if "mixed" in options.parts and options.device == "cpu":
         result["mixed"] = bench.mixed(50)
-        show("item vectors and companions beside codes", result["mixed"])
-    result["million"] = bench.larger_catalogue(20)
-    show("a million items", [{**result["million"], "filters": "below"}])
-    show("filters", result["million"]["filters"])
+        show("item vectors, companions and contents beside codes", result["mixed"])
+    if "million" in options.parts:
+        result["million"] = bench.larger_catalogue(20)
+        show("a million items", [{**result["million"], "filters": "below"}])
+        show("filters", result["million"]["filters"])
 
-    settings = {key: value for key, value in vars(options).items() if key != "out"}
+    settings = {key: value for key, value in vars(options).items() if key not in ("out", "parts")}
     facts = {"began": began, "load_before": load, "load_after": os.getloadavg()[0]}
-    entry = {"machine": machine(), "settings": settings, **facts, **result}
     entries = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    entries[f"{options.device}, threads {options.threads}"] = entry
+    entry = entries.setdefault(f"{options.device}, threads {options.threads}", {})
+    entry |= {"machine": machine(), "settings": settings, **result}
+    entry["measured"] = {**entry.get("measured", {}), **dict.fromkeys(options.parts, facts)}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
 

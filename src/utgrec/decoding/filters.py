@@ -44,10 +44,8 @@ class AllowedItems:
         self._trie, self._set = trie, chosen
         self._bits = torch.from_numpy(chosen.bits).to(trie.device)  # (ceil(N / 8),)
         self._counts = tuple(
-            None
-            if level.starts is None
-            else torch.from_numpy(chosen.counts(level.starts.cpu().numpy())).to(trie.device)
-            for level in trie.levels
+            None if cuts is None else torch.from_numpy(chosen.counts(cuts)).to(trie.device)
+            for cuts in trie.cuts
         )  # each (n,), int32; None where a node is an item
 
     @property

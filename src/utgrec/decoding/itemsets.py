@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from utgrec.decoding.trie import CodeTrie
+from utgrec.decoding.trie import CodeTrie, Cuts
 from utgrec.errors import InputError
 
 Bits = npt.NDArray[np.uint8]
@@ -95,17 +95,12 @@ class ItemSet:
         """Whether each item is in the set, in the order of the trie. (N,)"""
         return np.unpackbits(self.bits, count=self.size, bitorder="little").view(np.bool_)
 
-    def counts(self, starts: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
-        """How many items of the set are in neighbouring ranges of sorted positions.
-
-        Shapes: starts (n + 1,), ascending, range i is starts[i : i + 2] → (n,).
-        """
+    def counts(self, cuts: Cuts) -> npt.NDArray[np.int32]:
+        """How many items of the set are between neighbouring positions, (n + 1,) → (n,)."""
         before = np.zeros(len(self.bits) + 1, dtype=np.int32)
         np.cumsum(np.bitwise_count(self.bits), dtype=np.int32, out=before[1:])
-        byte = starts >> 3
-        lower = (np.left_shift(1, starts & 7) - 1).astype(np.uint8)  # the bits below the start
-        inside = np.append(self.bits, np.uint8(0))[byte] & lower
-        counted: npt.NDArray[np.int32] = np.diff(before[byte] + np.bitwise_count(inside))
+        inside = np.append(self.bits, np.uint8(0)).take(cuts.byte) & cuts.lower
+        counted: npt.NDArray[np.int32] = np.diff(before.take(cuts.byte) + np.bitwise_count(inside))
         return counted
 
     def _require_same(self, other: "ItemSet") -> None:
@@ -196,9 +191,16 @@ class ListColumn:
 
     def between(self, least: Any, most: Any) -> ItemSet:
         """See `ItemColumn.between`."""
-        first = 0 if least is None else np.searchsorted(self._values, least)
-        end = None if most is None else np.searchsorted(self._values, most, side="right")
+        first = 0 if least is None else np.searchsorted(self._values, self._alike(least))
+        end = None
+        if most is not None:
+            end = np.searchsorted(self._values, self._alike(most), side="right")
         return ItemSet.at(self._places[first:end], self._size)
+
+    def _alike(self, value: Any) -> Any:
+        """The value in the type of the column, if it has it: another makes numpy convert all."""
+        same = np.asarray(value).astype(self._values.dtype)
+        return same if same == value else value
 
 
 class _Kept:
