@@ -506,18 +506,28 @@ def test_seen_items_are_recommended_only_if_asked(finished):
     assert everything == fresh | set(seen)
 
 
-def test_demo_does_everything(monkeypatch, tmp_path):
+def test_demo_does_everything_and_can_be_served(monkeypatch, tmp_path):
+    from fastapi.testclient import TestClient
+
     from utgrec.data import marketplace
+    from utgrec.serving.app import create_app
+    from utgrec.serving.generations import GenerationStore
 
     small = functools.partial(marketplace.MarketplaceConfig, items_per_shop=40, users_per_shop=30)
     monkeypatch.setattr(marketplace, "MarketplaceConfig", small)
     monkeypatch.setitem(recipes.RECIPES, "demo", mini)
     result = call("demo", "--out", tmp_path / "demo")
-    report = tmp_path / "demo" / "report.html"
+    report = tmp_path / "demo" / "run" / "report.html"  # where the explorer shows it
     assert f"report: {report}" in result.stdout and report.is_file()
     assert result.stdout.count("│ Oracle ") == 2
-    tried = result.stderr[result.stderr.index("Try: utgrec ") :].split()[2:]
+    said = result.stderr[result.stderr.index("Try: utgrec ") :].splitlines()
+    tried = said[0].split()[2:]
     assert len(call_json(*tried, "--k", 3)["recommendations"]) == 3
+    assert f"utgrec serve {tmp_path / 'demo' / 'run'} --domain " in said[1]
+    server = create_app(GenerationStore(tmp_path / "demo" / "run", tried[3]))
+    with TestClient(server, base_url="http://localhost") as client:
+        shown = client.get(client.get("/v1/report").json()["url"])
+    assert shown.text == report.read_text(encoding="utf-8")
 
 
 # ----------------------------------------------------------------------------------------- errors

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,6 +15,25 @@ from utgrec.errors import CorruptFile, FormatVersionError, MissingStage, Storage
 def names(folder):
     """Everything in a folder, hidden things included."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def left_by(name, process=4_194_304, thread=None, machine=None):
+    """The name of what a writer leaves behind; Linux gives no process so large a number."""
+    machine = storage._machine() if machine is None else machine
+    return f".{name}.{machine}-{process}-{thread or process}.partial"
+
+
+def in_child(work):
+    """Do something in a process of its own; its number."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
 
 
 def make(folder, text="new"):
@@ -85,13 +106,14 @@ class TestNewFolder:
 
     def test_what_killed_runs_left_behind_is_removed(self, tmp_path):
         # The brackets would be a pattern if the name were not escaped.
-        for stale in (".a[b].123.partial", ".a[b].replaced"):
+        for stale in (left_by("a[b]"), ".a[b].replaced"):
             (tmp_path / stale).mkdir()
-        for other in (".ab.123.partial", ".a.123.partial"):
+        others = [left_by("a"), left_by("a[b].json"), left_by("ab")]
+        for other in others:
             (tmp_path / other).mkdir()
         (tmp_path / "a[b]").mkdir()
         make(tmp_path / "a[b]")
-        assert names(tmp_path) == [".a.123.partial", ".ab.123.partial", "a[b]"]
+        assert names(tmp_path) == sorted([*others, "a[b]"])
 
     def test_a_change_of_directory_inside_does_not_matter(self, tmp_path, monkeypatch):
         (tmp_path / "elsewhere").mkdir()
@@ -128,10 +150,54 @@ class TestFiles:
         assert (tmp_path / "x").read_text() == "old"
 
     def test_what_killed_runs_left_behind_is_removed(self, tmp_path):
-        for stale in (".x[1].json.123.partial", ".x1.json.123.partial"):
+        for stale in (left_by("x[1].json"), left_by("x1.json")):
             (tmp_path / stale).write_text("half")
         storage.write_json(tmp_path / "x[1].json", 1)
-        assert names(tmp_path) == [".x1.json.123.partial", "x[1].json"]
+        assert names(tmp_path) == [left_by("x1.json"), "x[1].json"]
+
+    def test_whose_number_is_ours_now_has_left_it_behind(self, tmp_path):
+        """A process that starts again in a container often has the number of the one before."""
+        (tmp_path / left_by("x", os.getpid())).write_text("half")
+        storage.write_text(tmp_path / "x", "whole")
+        assert names(tmp_path) == ["x"]
+
+    def test_another_machine_may_be_at_work_until_it_is_quiet_for_long(self, tmp_path):
+        other = tmp_path / left_by("x", machine="elsewhere")
+        other.write_text("half")
+        storage.write_text(tmp_path / "x", "whole")
+        assert other.is_file()
+        long_ago = time.time() - storage.ELSEWHERE_S - 1
+        os.utime(other, (long_ago, long_ago))
+        storage.write_text(tmp_path / "x", "whole")
+        assert names(tmp_path) == ["x"]
+
+    def test_many_writers_of_one_file_and_one_folder_do_not_disturb_each_other(self, tmp_path):
+        """Threads of several processes write the same names again and again; none fails."""
+
+        def work(number):
+            for turn in range(60):
+                storage.write_json(tmp_path / "x.json", [number, turn])
+                with storage.new_file(tmp_path / "y") as partial:
+                    partial.write_text("whole")
+
+        def threads(number):
+            with ThreadPoolExecutor(3) as pool:
+                list(pool.map(work, range(10 * number, 10 * number + 3)))
+
+        children = [in_child(lambda number=number: threads(number)) for number in range(3)]
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
+        assert storage.read_json(tmp_path / "x.json")[1] == 59
+        assert names(tmp_path) == ["x.json", "y"]
+
+    def test_a_folder_on_its_way_is_not_taken_for_a_leftover(self, tmp_path):
+        with storage.new_folder(tmp_path / "out") as partial:
+            (partial / "file").write_text("first")
+            child = in_child(lambda: make(tmp_path / "out", "second"))
+            assert os.waitpid(child, 0)[1] == 0
+            assert (partial / "file").read_text() == "first"
+        assert (tmp_path / "out" / "file").read_text() == "first"
+        assert names(tmp_path) == ["out"]
 
     @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe{}"])
     def test_broken_json_is_named(self, tmp_path, content):

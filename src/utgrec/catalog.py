@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from utgrec import storage
 from utgrec.config import from_dict, require, to_dict
-from utgrec.errors import BadConfig, CorruptFile, UnknownItem
+from utgrec.errors import BadConfig, CorruptFile, UnknownItem, named
 
 DOMAIN_MANIFEST = "domain.json"
 SPLIT_FILE = "split.json"
@@ -155,10 +155,8 @@ class Catalog:
         """The indices of several items; every unknown id is named in one error."""
         unknown = [item_id for item_id in item_ids if item_id not in self._index]
         if unknown:
-            named = ", ".join(repr(item_id) for item_id in unknown[:5])
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise UnknownItem(
-                f"not in this catalogue of {len(self)} items: {named}{more}; "
+                f"not in this catalogue of {len(self)} items: {named(unknown)}; "
                 "ids are compared exactly (case and spaces count)"
             )
         return [self._index[item_id] for item_id in item_ids]
@@ -268,7 +266,7 @@ def write_domain(
     `facts` gets the name, the counts and the split added. A split by time is also a file of its
     own: its hash makes the same log with another split another domain, for all that reads it.
     """
-    pq.write_table(items, folder / "items.parquet", compression="zstd")
+    pq.write_table(_named_alike(items), folder / "items.parquet", compression="zstd")
     pq.write_table(pa.table({"user_id": user_ids}), folder / "users.parquet", compression="zstd")
     pq.write_table(interactions, folder / "interactions.parquet", compression="zstd")
     if rejected is not None and rejected.num_rows:
@@ -295,6 +293,19 @@ def write_domain(
         },
         name=DOMAIN_MANIFEST,
     )
+
+
+def _named_alike(table: pa.Table) -> pa.Table:
+    """The same table whose lists call their entries what a new list does.
+
+    Parquet gives them another name, so a domain read and written again would have other bytes.
+    """
+    fields = [
+        field.with_type(pa.list_(field.type.value_type)) if pa.types.is_list(field.type) else field
+        for field in table.schema
+    ]
+    columns = [column.cast(field.type) for column, field in zip(table.columns, fields, strict=True)]
+    return pa.table(columns, schema=pa.schema(fields))
 
 
 def _read_split(folder: Path, manifest: storage.Manifest) -> SplitRule:

@@ -24,8 +24,16 @@ UTGRecError
 A message names the value received, the rule, and the next step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
+
+NAMED = 5  # values that a message names; of the others it says how many there are
+
+
+def named(values: Sequence[object]) -> str:
+    """The first of some values as a message names them: 'a', 'b' and 3 more."""
+    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
+    return ", ".join(map(repr, values[:NAMED])) + more
 
 
 class FieldError(NamedTuple):

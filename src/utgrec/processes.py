@@ -32,6 +32,17 @@ def is_first() -> bool:
     return number() == 0
 
 
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def wait_for(find: Callable[[], T | None], what: str, every_s: float = 0.2) -> T:
     """What `find` gives once it is there; the first process is making it meanwhile.
 

@@ -54,6 +54,11 @@ class RunFolder:
         """The evaluation stage of a domain."""
         return self.path / "evaluation" / domain
 
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file."""
+        return self.path / "report.html"
+
 
 class Base(NamedTuple):
     """The run that another one was adapted from."""

@@ -8,22 +8,34 @@ two runs with the same settings.
 
 import contextlib
 import dataclasses
+import errno
 import glob
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import utgrec
-from utgrec import exchange
+from utgrec import exchange, processes
 from utgrec.config import fingerprint
-from utgrec.errors import CorruptFile, FormatVersionError, MissingStage, StorageError
+from utgrec.errors import (
+    CorruptFile,
+    FormatVersionError,
+    MissingStage,
+    StorageError,
+    UTGRecError,
+)
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+ELSEWHERE_S = 86_400  # what another machine has not touched for so long is taken as left behind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,20 +83,19 @@ def hash_file(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file under a temporary name, then rename it into place."""
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        stale.unlink(missing_ok=True)  # a killed run left it behind
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def new_file(final: Path) -> Iterator[Path]:
-    """A temporary name beside `final`, renamed to it when the block ends without an error."""
-    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
+    """A temporary name beside `final`, renamed to it when the block ends without an error.
+
+    What killed writers of the same file left behind is removed.
+    """
+    for stale in _stale(final):
+        stale.unlink(missing_ok=True)
+    partial = _partial(final)
     try:
         yield partial
         with open(partial, "rb") as stream:
@@ -119,7 +130,7 @@ def new_folder(final: Path) -> Iterator[Path]:
     recover(final)
     tidy(final)
     aside = _aside(final)
-    partial = final.parent / f".{final.name}.{os.getpid()}.partial"
+    partial = _partial(final)
     partial.mkdir()
     try:
         yield partial
@@ -133,6 +144,56 @@ def new_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def scratch(final: Path) -> Iterator[Path]:
+    """A folder beside `final` for what is only needed while it is made.
+
+    It is removed in the end, and so is what a killed run left behind.
+    """
+    final = Path(os.path.abspath(final))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for stale in final.parent.glob(f".{glob.escape(final.name)}.*.work"):
+        shutil.rmtree(stale, ignore_errors=True)
+    folder = final.parent / f".{final.name}.{os.getpid()}.work"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def room(where: Path, then: str) -> Iterator[None]:
+    """Say what a full disk means: `then` is what to do about it, and what became of the work.
+
+    Raises:
+        StorageError: the disk that holds `where` is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"the disk of {where} is full ({error.strerror}); {then}") from error
+        raise
+
+
+@contextlib.contextmanager
+def only_one(lock: Path, busy: UTGRecError) -> Iterator[None]:
+    """One process at a time is in the block; the lock ends with the process that holds it.
+
+    Raises:
+        UTGRecError: `busy`, if another one is.
+    """
+    import fcntl
+
+    with open(lock, "wb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise busy from error
+        yield
+
+
 def recover(final: Path) -> None:
     """Put a folder back that a killed run had just moved aside to replace it."""
     aside = _aside(Path(os.path.abspath(final)))
@@ -143,12 +204,45 @@ def recover(final: Path) -> None:
 def tidy(final: Path) -> None:
     """Remove what killed runs left beside a folder that they made or replaced."""
     shutil.rmtree(_aside(final), ignore_errors=True)
-    for stale in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
+    for stale in _stale(final):
         shutil.rmtree(stale, ignore_errors=True)
 
 
 def _aside(final: Path) -> Path:
     return final.parent / f".{final.name}.replaced"
+
+
+def _partial(final: Path) -> Path:
+    """A name that no other writer uses: it says which machine, process and thread this one is."""
+    writer = f"{_machine()}-{os.getpid()}-{threading.get_native_id()}"
+    return final.with_name(f".{final.name}.{writer}.partial")
+
+
+def _stale(final: Path) -> list[Path]:
+    """Unfinished files or folders beside `final` whose writers do not work on them any more."""
+    pattern = re.compile(rf"\.{re.escape(final.name)}\.(\w+)-(\d+)-(\d+)\.partial")
+    found = []
+    for path in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
+        if parts := pattern.fullmatch(path.name):
+            machine, process, thread = parts[1], int(parts[2]), int(parts[3])
+            if _has_ended(path, machine, process, thread):
+                found.append(path)
+    return found
+
+
+def _has_ended(path: Path, machine: str, process: int, thread: int) -> bool:
+    if machine != _machine():  # on a disk of several; its processes cannot be asked for from here
+        with contextlib.suppress(FileNotFoundError):
+            return time.time() - path.stat().st_mtime > ELSEWHERE_S
+        return False
+    if process != os.getpid():
+        return not processes.is_alive(process)
+    others = {one.native_id for one in threading.enumerate()} - {threading.get_native_id()}
+    return thread not in others  # a number that this process has had from one before it
+
+
+def _machine() -> str:
+    return re.sub(r"\W", "_", platform.node()) or "_"
 
 
 def write_manifest(

@@ -5,10 +5,17 @@ import gzip
 import json
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 from PIL import Image
+
+from utgrec.data.rejects import Rejects
+from utgrec.data.table import Table, join_tables
+from utgrec.data.table_parts import read_parts
+from utgrec.data.times import Clock, read_moments
 
 ITEMS: list[dict[str, Any]] = [
     {
@@ -108,3 +115,26 @@ def picture(color: str = "red", size: tuple[int, int] = (8, 6), kind: str = "PNG
     stream = BytesIO()
     Image.new("RGB", size, color).save(stream, kind)
     return stream.getvalue()
+
+
+def read_table(path: Path, rejects: Rejects, columns: list[str] | None = None) -> Table:
+    """A table as a whole."""
+    return join_tables(read_parts(path, rejects, columns))
+
+
+class Column(NamedTuple):
+    """A column of times as a whole."""
+
+    ms: npt.NDArray[np.int64]
+    problem: pl.Series
+    facts: dict[str, Any]
+
+    @property
+    def unit(self) -> str:
+        return str(self.facts["unit"])
+
+
+def read_times(values: Any, unit: Any = "auto", **how: str) -> Column:
+    clock, moments = Clock(unit, **how), read_moments(values, **how)
+    clock.see(moments)
+    return Column(*clock.read(moments), clock.facts)

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from utgrec.data import event_store as events
+from utgrec.data import kcore
 from utgrec.data.event_store import EventStore
 from utgrec.errors import EmptyDomain
 
@@ -57,7 +58,7 @@ def test_the_same_as_in_memory(tmp_path, k, repeats, slots):
         log = some_log(seed, 700)
         folder = tmp_path / f"{seed}"
         folder.mkdir()
-        store = EventStore(folder, most_slots=slots)
+        store = EventStore(folder, most_slots=slots, small=1000 if seed == 0 else 0)
         cuts = [0, 1, 1, 200, 333, 700]
         parts = list(enumerate(pairwise(cuts)))
         random.Random(seed).shuffle(parts)  # parts may come in any order
@@ -71,7 +72,7 @@ def test_equal_hashes_change_nothing(tmp_path, monkeypatch):
     # Every id in one slot: the first filter removes nothing, the exact one all that it must.
     monkeypatch.setattr(events, "_slots", lambda hashes, bits, number: hashes * 0)
     log = some_log(1, 500)
-    store = EventStore(tmp_path)
+    store = EventStore(tmp_path, small=0)
     store.add(0, frame(log))
     assert left_of(store, 6, "first") == plain(log, 6, "first")
 
@@ -80,9 +81,9 @@ def test_the_first_filter_takes_nearly_all_the_work(tmp_path, monkeypatch):
     rare = [(f"r{n}", f"x{n}", n) for n in range(2000)]
     log = some_log(2, 700) + rare
     seen = []
-    exact = events.k_core
-    monkeypatch.setattr(events, "k_core", lambda u, i, k: (seen.append(len(u)), exact(u, i, k))[1])
-    store = EventStore(tmp_path)
+    exact = kcore.k_core
+    monkeypatch.setattr(kcore, "k_core", lambda u, i, k: (seen.append(len(u)), exact(u, i, k))[1])
+    store = EventStore(tmp_path, small=0)
     store.add(0, frame(log))
     assert left_of(store, 5, "first") == plain(log, 5, "first")
     assert seen[0] < 720
@@ -93,8 +94,33 @@ def test_about_how_many_were_removed(tmp_path):
     store = EventStore(tmp_path)
     store.add(0, frame(log))
     facts = store.select(3, "keep").facts
-    assert abs(facts["about_users_removed"] - 5000) < 150
-    assert facts["about_items_removed"] in range(3)
+    assert (facts["users_removed"], facts["items_removed"], facts["exact"]) == (5000, 1, True)
+    (tmp_path / "large").mkdir()
+    store = EventStore(tmp_path / "large", small=0)
+    store.add(0, frame(log))
+    facts = store.select(3, "keep").facts
+    assert abs(facts["users_removed"] - 5000) < 150 and not facts["exact"]
+    assert facts["items_removed"] in range(3)
+
+
+def test_what_came_out_of_order_is_counted(tmp_path):
+    log = [("u", "a", 5), ("v", "a", 1), ("u", "b", 3), ("u", "c", 4), ("v", "b", 2), ("w", "d", 1)]
+    store = EventStore(tmp_path)
+    store.add(1, frame(log[3:]))
+    store.add(0, frame(log[:3]))
+    assert store.select(1, "keep").unsorted == 1  # b of u; c comes after b
+
+
+def test_further_columns_stay_with_their_events(tmp_path):
+    log = some_log(3, 400)
+    store = EventStore(tmp_path, small=0)
+    for part, (start, end) in enumerate(pairwise([0, 150, 400])):
+        marks = pl.Series("mark", [f"{user} {item} {time}" for user, item, time in log[start:end]])
+        store.add(part, frame(log[start:end]).with_columns(marks))
+    found = store.select(5, "first")
+    rows = zip(found.users, found.items, found.timestamps, found.extra["mark"], strict=True)
+    for user, item, time, mark in rows:
+        assert mark == f"{found.user_ids[int(user)]} {found.item_ids[int(item)]} {time}"
 
 
 def test_nothing_left_is_named(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 from targets import TARGETS, Target
 
-from utgrec.data import table as tables
+from utgrec.data import table_parts, text_tables
 
 
 def _damaged(data: bytes) -> list[bytes]:
@@ -57,7 +57,8 @@ def test_a_planted_defect_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def careless(path: Path, kind: str) -> list[str]:
         return path.read_bytes().splitlines()[0].decode().split(",")
 
-    monkeypatch.setattr(tables, "_header", careless)
+    for module in (table_parts, text_tables):
+        monkeypatch.setattr(module, "header_of", careless)
     target: Target = TARGETS["csv"]
     with pytest.raises((UnicodeDecodeError, IndexError)):
         for number, data in enumerate(_damaged(target.seeds[0])):

@@ -1,20 +1,24 @@
 """Tables: found by name, read from every format, with a reason for every row left out."""
 
+import csv
 import gzip
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shop_files import write_rows
+from shop_files import read_table, write_rows
 
-from utgrec.data import table as tables
 from utgrec.data.columns import INTERACTION_ROLES, ITEM_ROLES, find_columns, words_of
 from utgrec.data.rejects import Rejects
-from utgrec.data.table import column_names, read_table
+from utgrec.data.table import join_tables
 from utgrec.data.table_files import INTERACTION_NAMES, ITEM_NAMES, find_table
+from utgrec.data.table_parts import column_names
+from utgrec.data.text_tables import read_json, read_separated
 from utgrec.errors import BadTable
 
 FILES = ["t.csv", "t.tsv", "t.csv.gz", "t.jsonl", "t.ndjson.gz", "t.json", "t.parquet", "T.CSV"]
@@ -39,21 +43,52 @@ def test_text_comes_back_exactly_as_written(tmp_path: Path, name: str) -> None:
     assert rejects.table().height == 0
 
 
-CELLS = st.text(st.characters(codec="utf-8", exclude_characters='",\r\n\x00'), max_size=5)
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=5)
+PLAIN = st.text(st.characters(codec="utf-8", exclude_characters='",\r\n\x00'), max_size=5)
 
 
-@given(st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=6))
-def test_the_quick_way_reads_what_the_careful_way_reads(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]
+@given(
+    st.lists(st.one_of(st.tuples(PLAIN, PLAIN, PLAIN), st.tuples(CELLS, CELLS, CELLS))),
+    st.integers(1, 80),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_csv_is_read_alike_in_blocks_of_any_size(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, str, str]],
+    size: int,
+    end: str,
 ) -> None:
+    """Quick blocks and careful ones, fields that go on in the next block: what Python reads."""
     path = tmp_path_factory.mktemp("csv") / "t.csv"
-    path.write_bytes("\n".join(["a,b,c", *map(",".join, rows)]).encode())
-    quick = tables._read_plain_csv(path, "csv", None)
-    slow = tables._read_any_csv(path, "csv", Rejects("error"), None)
-    assert quick is not None
-    assert quick.rows.tolist() == slow.rows.tolist()
-    for name in "abc":
-        assert quick.values(name) == slow.values(name)
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        for row in [("a", "b", "c"), *rows]:
+            quotes = csv.QUOTE_ALL if set('",\r\n') & set("".join(row)) else csv.QUOTE_MINIMAL
+            csv.writer(stream, lineterminator=end, quoting=quotes).writerow(row)
+    rejects = Rejects("error")
+    read = join_tables(read_separated(path, "csv", rejects, block_bytes=size))
+    assert rejects.table().height == 0
+    found = list(zip(*(read.values(name) for name in "abc"), strict=True))
+    assert found == rows
+    if not any(set('"\r\n') & set("".join(row)) for row in rows):
+        assert read.rows.tolist() == list(range(2, len(rows) + 2))
+
+
+@pytest.mark.parametrize("size", [4, 7, 30, 10**6])
+def test_rows_that_cannot_be_read_are_named_alike_in_blocks_of_any_size(
+    tmp_path: Path, size: int
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'id,x\n1,"a\nb"\n2\n3,\xff\n4,d,e\n\n5,f\n6,"g')
+    rejects = Rejects("reject")
+    read = join_tables(read_separated(path, "csv", rejects, block_bytes=size))
+    assert read.values("id") == ["1", "5", "6"] and read.rows.tolist() == [2, 8, 9]
+    assert [row[1] for row in rejects.table().rows()] == [4, 5, 6]
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"id": 1}\n{"id":\n[2]\n{"id": "\xff"}\n\n{"id": 5, "z": 1}')
+    rejects = Rejects("reject")
+    read = join_tables(read_json(path, rejects, block_bytes=size))
+    assert read.values("id") == [1, 5] and read.values("z") == [None, 1]
+    assert read.rows.tolist() == [1, 6] and [row[1] for row in rejects.table().rows()] == [2, 3, 4]
 
 
 def test_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
@@ -182,6 +217,23 @@ def test_columns_missing_ambiguous_and_told() -> None:
 def test_words_of_a_column_name() -> None:
     assert words_of("imdbId") == words_of("imdb_id") == ["imdb", "id"]
     assert words_of("android") == ["android"]
+
+
+def test_texts_in_parquet_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
+    wrong = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+    )
+    pq.write_table(pa.table({"item_id": wrong}), tmp_path / "t.parquet")
+    with pytest.raises(BadTable, match=r"t\.parquet is not a readable Parquet file .*UTF8"):
+        read_table(tmp_path / "t.parquet", Rejects("reject"))
+
+
+def test_notes_in_parquet_that_are_no_utf_8_do_not_matter(tmp_path: Path) -> None:
+    for number, rows in enumerate(([], ["a"])):
+        table = pa.table({"item_id": pa.array(rows, pa.string())})
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table.replace_schema_metadata({b"\xff\xff": b"\xff"}), path)
+        assert read_table(path, Rejects("reject")).values("item_id") == rows
 
 
 def test_rows_are_counted_from_one_in_parquet(tmp_path: Path) -> None:

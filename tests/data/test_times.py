@@ -5,8 +5,11 @@ import datetime
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shop_files import read_times
 
-from utgrec.data.times import read_times
+from utgrec.data.times import Clock, read_moments
 
 MOMENT = 1_400_000_000_123  # ms, 2014-05-13T16:53:20.123Z
 
@@ -81,3 +84,26 @@ def test_order_is_kept_in_every_unit() -> None:
     for factor in (1, 10**3, 10**6, 10**9):
         assert (np.diff(read_times(pl.Series(seconds * factor)).ms) >= 0).all()
         assert read_times(pl.Series(seconds * factor)).ms.tolist() == (seconds * 1000).tolist()
+
+
+NUMBERS = st.one_of(
+    st.integers(-5, 10**19), st.sampled_from([10**8, 10**8 - 1, 10**11, 10**14, 10**17, 3 * 10**8])
+)
+
+
+@given(st.lists(st.one_of(NUMBERS, st.just("2014-05-13")), max_size=12), st.integers(1, 5))
+def test_parts_are_read_like_the_whole(values: list[int | str], size: int) -> None:
+    whole = read_times(values)
+    numbers = [float(value) for value in values if isinstance(value, int)]
+    median = float(np.median(numbers)) if numbers else 10**9
+    limits = (("position", 1e8), ("s", 1e11), ("ms", 1e14), ("us", 1e17), ("ns", np.inf))
+    unit = next(unit for unit, limit in limits if median < limit)
+    assert whole.unit == ("date" if 2 * len(numbers) < len(values) else unit)
+    clock = Clock()
+    parts = [read_moments(values[at : at + size]) for at in range(0, len(values), size)]
+    for part in parts:
+        clock.see(part)
+    read = [clock.read(part) for part in parts]
+    assert [ms for part in read for ms in part.ms.tolist()] == whole.ms.tolist()
+    assert [why for part in read for why in part.problem] == whole.problem.to_list()
+    assert clock.facts == whole.facts

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from utgrec.data.authors import prepare_authors
 from utgrec.data.options import TableOptions, read_mapping
 from utgrec.data.prepare import prepare_table
-from utgrec.data.recbole import prepare_recbole, read_atomic
+from utgrec.data.recbole import prepare_recbole, read_atomic, read_types
 from utgrec.data.rejects import Rejects
-from utgrec.data.table import column_names, read_table
-from utgrec.data.times import check_format, read_times
+from utgrec.data.table import join_tables
+from utgrec.data.table_parts import column_names, read_parts
+from utgrec.data.times import Clock, check_format, read_moments
 from utgrec.data.values import id_text, read_column, read_list, read_price, read_text
 from utgrec.errors import UTGRecError
 from utgrec.tokenizer.sem_ids import read_sem_ids
@@ -39,7 +40,7 @@ def _table(name: str) -> Callable[[bytes, Path], None]:
         try:
             names = column_names(path)
             rejects = Rejects("reject")
-            table = read_table(path, rejects)
+            table = join_tables(read_parts(path, rejects))
         except UTGRecError:
             return
         assert set(table.columns) <= set(names) or name.endswith("jsonl")
@@ -74,7 +75,8 @@ def _recbole(data: bytes, folder: Path) -> None:
     (folder / "shop.item").write_bytes(items)
     (folder / "shop.inter").write_bytes(log)
     try:
-        read_atomic([folder / "shop.item"], Rejects("reject"))
+        types = read_types([folder / "shop.item"])
+        join_tables(read_atomic([folder / "shop.item"], types, Rejects("reject")))
         prepare_recbole(folder, folder / "out", TableOptions(k_core=1, bad_rows="reject"))
     except UTGRecError:
         assert not (folder / "out").exists()
@@ -121,14 +123,17 @@ def _values(data: bytes, folder: Path) -> None:
         id_text(text)
     clean = [text.encode("utf-8", "replace").decode() for text in texts]
     for unit in ("auto", "s", "position"):
-        times = read_times(pl.Series(clean, dtype=pl.String), unit)  # type: ignore[arg-type]
+        clock, moments = Clock(unit), read_moments(pl.Series(clean, dtype=pl.String))  # type: ignore[arg-type]
+        clock.see(moments)
+        times = clock.read(moments)
         assert (times.ms >= 0).all() and len(times.ms) == len(texts)
     first, *rest = clean
     try:
         check_format(first, "Europe/Berlin")
     except UTGRecError:
         return
-    read_times(pl.Series(rest, dtype=pl.String), time_format=first, time_zone="Europe/Berlin")
+    column = pl.Series(rest, dtype=pl.String)
+    read_moments(column, time_format=first, time_zone="Europe/Berlin")
 
 
 def _packed_zstd(data: bytes) -> bytes:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from utgrec.errors import BadConfig
+from utgrec.errors import BadConfig, FormatVersionError
 from utgrec.recommender.causal import (
+    WEIGHTS,
     CausalRecommender,
     CausalSizes,
     RankingConfig,
@@ -164,6 +166,19 @@ class TestFolder:
         assert not opened.training
         states = [m.read(domains(2), draw_items(2, 4)) for m in (model, opened)]
         assert torch.equal(*states)
+
+    def test_weights_of_another_network_are_told_to_be_those(self, tmp_path: Path) -> None:
+        model = make()
+        model.save(tmp_path)
+        weights = load_file(tmp_path / WEIGHTS)
+        for changed in (
+            {name: tensor for name, tensor in weights.items() if name != "head.weight"},
+            weights | {"head.weight": weights["head.weight"][:3].clone()},
+            weights | {"more": torch.zeros(1)},
+        ):
+            save_file(changed, tmp_path / WEIGHTS)
+            with pytest.raises(FormatVersionError, match=r"network of another version.*train"):
+                CausalRecommender.load(tmp_path, SIZES, VOCABULARY)
 
     def test_equal_seeds_make_equal_weights(self) -> None:
         for (name, one), (_, two) in zip(

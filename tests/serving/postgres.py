@@ -6,18 +6,35 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import psutil
 import pytest
 
 BIN = Path("/usr/lib/postgresql/15/bin")
 NOBODY = "nobody"  # PostgreSQL refuses to run as root
 
 
+class Database(NamedTuple):
+    """A database that is there for a test alone."""
+
+    url: str
+    kill: Callable[[], None]  # all of its processes at once
+    start: Callable[[], None]  # again
+
+
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
     """The URL of a new, empty database, reached through a socket file; it ends with the block."""
+    with postgres_server() as database:
+        yield database.url
+
+
+@contextlib.contextmanager
+def postgres_server() -> Iterator[Database]:
+    """The same with a switch."""
     if not (BIN / "initdb").is_file():
         pytest.skip(f"no PostgreSQL 15 in {BIN}")
     pytest.importorskip("psycopg", reason="psycopg is not installed")
@@ -45,9 +62,21 @@ def postgres() -> Iterator[str]:
     try:
         call("initdb", "-D", data, "-U", "shop", "--auth=trust", "-E", "UTF8", "--no-sync")
         options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
-        call("pg_ctl", "-D", data, "-l", log, "-w", "-o", options, "start")
+
+        def start() -> None:
+            call("pg_ctl", "-D", data, "-l", log, "-w", "-o", options, "start")
+
+        def kill() -> None:
+            first = psutil.Process(int((Path(data) / "postmaster.pid").read_text().split()[0]))
+            processes = [first, *first.children(recursive=True)]
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):  # one may follow another by itself
+                    process.kill()
+            psutil.wait_procs(processes, timeout=30)
+
+        start()
         try:
-            yield f"postgresql://shop@/postgres?host={folder}"
+            yield Database(f"postgresql://shop@/postgres?host={folder}", kill, start)
         finally:
             call("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
     finally:

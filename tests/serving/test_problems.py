@@ -68,13 +68,16 @@ class TestFields:
         }
         errors = wrong(own.post("/v1/recommend", json=body), 422, "unknown-item")["errors"]
         assert [(one["field"], one["value"][:8]) for one in errors] == [
-            ("history.1", "'nobody'"),
-            ("history.2", "'xxxxxxx"),
-            ("filters.allow.0", "'no2'"),
-            ("filters.deny.1", "'no1'"),
+            ("body.history.1", "'nobody'"),
+            ("body.history.2", "'xxxxxxx"),
+            ("body.filters.allow.0", "'no2'"),
+            ("body.filters.deny.1", "'no1'"),
         ]
         assert all(one["rule"] == "is in the catalogue" for one in errors)
         assert max(len(one["value"]) for one in errors) <= 101
+        several = {"histories": [ids[:2], [ids[0], "nobody"]]}
+        errors = wrong(own.post("/v1/recommend", json=several), 422, "unknown-item")["errors"]
+        assert [one["field"] for one in errors] == ["body.histories.1.1"]
 
     @pytest.mark.parametrize(
         ("where", "rule"),
@@ -88,8 +91,42 @@ class TestFields:
     def test_filters_that_do_not_fit(self, own, where, rule):
         body = {"history": [], "filters": {"where": where}}
         (error,) = wrong(own.post("/v1/recommend", json=body), 422, "invalid-input")["errors"]
-        assert error["field"] == f"filters.{next(iter(where))}"
+        assert error["field"] == f"body.filters.{next(iter(where))}"
         assert rule in error["rule"]
+
+    @pytest.mark.parametrize(
+        ("item", "field", "value", "rule"),
+        [
+            ({"item_id": "KIT00001"}, "item_id", "'KIT00001'", "is not in the catalogue"),
+            ({"item_id": "A"}, "item_id", "'A'", "has words or a picture"),
+            ({"item_id": "A", "titel": "x"}, "titel", "'x'", "is a field of this catalogue"),
+            ({"item_id": "A", "price": "a lot"}, "price", "'a lot'", "can be kept as double"),
+            ({"item_id": "B", "title": "x"}, "item_id", "'B'", "names one item"),
+            (
+                {"item_id": "A", "image": base64.b64encode(b"GIF").decode()},
+                "image",
+                "3 bytes",
+                "cannot be decoded",
+            ),
+        ],
+    )
+    def test_items(self, own, item, field, value, rule):
+        items = {"items": [{"item_id": "B", "title": "fine"}, item]}
+        document = wrong(own.post("/v1/items", json=items), 422, "invalid-input")
+        (error,) = document["errors"]
+        assert (error["field"], error["value"]) == (f"body.items.1.{field}", value)
+        assert error["rule"].startswith(rule)
+        assert "0x" not in document["detail"]  # where an object was in memory
+        assert own.app.state.service.store.numbers == [1]
+
+    def test_generations_are_told_without_the_servers_folders(self, own, store):
+        document = wrong(own.post("/v1/generations", json={"activate": 9}), 404, "not-found")
+        assert document["detail"] == "there is no generation 9; the newest ones are 1"
+
+    def test_what_is_no_json_is_told_apart_from_wrong_fields(self, own):
+        headers = {"content-type": "application/json"}
+        answer = own.post("/v1/recommend", content=b'{"history": [}', headers=headers)
+        assert "no JSON" in wrong(answer, 400, "bad-request")["detail"]
 
     def test_events(self, own, tmp_path):
         event = {"event_id": "e", "user_id": "u", "item_id": "?"}
@@ -110,6 +147,14 @@ class TestPictures:
         got = own.get(f"/v1/images/{item_id}")
         assert (got.content, got.headers["content-type"]) == (data, "image/png")
         assert own.get(f"/v1/items/{item_id}").json()["codes"] == codes
+        # Whoever keeps it asks each time, and is only sent it when it is another one.
+        again = {"if-none-match": got.headers["etag"]}
+        assert got.headers["cache-control"] == "private, no-cache"
+        kept = own.get(f"/v1/images/{item_id}", headers=again)
+        assert (kept.status_code, kept.content) == (304, b"")
+        self.put(own, item_id, png(tmp_path / "y.png", "blue"))
+        other = own.get(f"/v1/images/{item_id}", headers=again)
+        assert other.status_code == 200 and other.content != data
         wrong(self.put(own, "nothing", data), 404, "not-found")
 
     def test_what_is_no_picture_is_refused_whatever_it_claims(self, own):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import json
 import logging
 import threading
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import FAST, LOCAL, fine, known, serve, wrong
-from small_shops import png
+from small_shops import FakeCoder, png
 
 from utgrec.errors import BadConfig, CorruptFile, InputError
 from utgrec.serving import schemas, user_schemas
@@ -230,7 +231,28 @@ class TestChanges:
         got = fine(own.post("/v1/recommend", json=body), schemas.RecommendOut)
         assert got["answers"][0]["items"] == []
         assert own.get(path).json()["live"] is False
-        wrong(own.delete(path), 422, "unknown-item")
+        wrong(own.delete(path), 404, "not-found")
+
+    def test_heads_of_answers_for_those_who_only_look(self, own):
+        for path in ("/healthz", "/v1/overview", f"/v1/items/{known(own)[0]}", "/"):
+            whole, head = own.get(path), own.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-length"] == str(len(whole.content))
+        assert own.head("/v1/items/nothing").status_code == 404
+        assert own.head("/v1/recommend").status_code == 405
+
+    def test_old_generations_go_once_there_are_twice_as_many_as_are_kept(self, store):
+        config = dataclasses.replace(FAST, keep_generations=3)
+        with serve(store, config, coder=FakeCoder(6, 8)) as client:
+            for number in range(8):
+                item = {"item_id": f"n{number}", "title": "x"}
+                fine(client.post("/v1/items", json={"items": [item]}), schemas.PublishedOut)
+            until = time.monotonic() + 20
+            while len(store.numbers) >= 6 and time.monotonic() < until:
+                time.sleep(0.02)
+            assert {1, 8, 9} <= set(store.numbers) and len(store.numbers) < 6
+            assert client.post("/v1/recommend", json={"history": ["n0"]}).status_code == 200
+            fine(client.post("/v1/generations", json={"rollback": True}), schemas.GenerationsOut)
 
     def test_generations_are_listed_activated_and_rolled_back(self, own):
         fine(own.delete(f"/v1/items/{known(own)[0]}"), schemas.PublishedOut)
@@ -532,6 +554,14 @@ class TestFuzz:
         assert client.app.state.service.store.numbers == [1]
 
 
+def test_openapi_names_every_operation_once_and_shortly(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    names = [one["operationId"] for methods in paths.values() for one in methods.values()]
+    assert len(names) == len(set(names)) > 20
+    assert {"recommend", "get_item", "add_items", "recommend_to_user", "codes_below"} <= set(names)
+    assert max(map(len, names)) <= 24
+
+
 def test_openapi_has_examples_for_every_body(client):
     document = client.get("/openapi.json").json()
     bodies = {
@@ -547,6 +577,9 @@ def test_openapi_has_examples_for_every_body(client):
         for example in found[name]["examples"]:
             models[name].model_validate(example)
     assert found["NewItemIn"]["examples"]
+    for example in found["RecommendOut"]["examples"]:
+        parsed = schemas.RecommendOut.model_validate(example, strict=True)
+        assert parsed.model_dump() == example
 
 
 def test_what_is_published_is_documented():

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import httpx2
@@ -62,6 +63,8 @@ def test_a_catalogue_from_new_items_to_a_rollback(store, tmp_path):
     assert re.search(r"→ │ +3 │ +2 │.*│ +62 │ 1 replaced", call("catalog", "list", run).stdout)
     assert document("catalog", "rollback", run)["generation"] == 2
     assert document("catalog", "activate", run, 4)["generation"] == 4
+    measured = call("evaluate", run)
+    assert "kitchen: this measures the run; what serves is generation 4" in measured.stderr
 
 
 def test_what_fails_says_why(store, tmp_path):
@@ -95,6 +98,17 @@ def test_an_address_that_is_taken(store):
     assert f"cannot listen on 127.0.0.1 port {port}" in error["message"]
 
 
+def ask(url, statuses, refused):
+    """Send one request after the other, each over a connection of its own, until one fails."""
+    while True:
+        try:
+            answer = httpx2.post(f"{url}/v1/recommend", json={"history": [], "k": 3}, timeout=60)
+        except httpx2.HTTPError as error:
+            refused.append(type(error).__name__)
+            return
+        statuses.append(answer.status_code)
+
+
 def test_the_server_answers_and_stops_when_told(store):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -114,12 +128,28 @@ def test_the_server_answers_and_stops_when_told(store):
                 time.sleep(0.1)
         answer = httpx2.post(f"{url}/v1/recommend", json={"history": ["KIT00001"], "k": 3})
         assert len(answer.json()["answers"][0]["items"]) == 3
-    finally:
+        # Told to stop under load: everything that it has accepted gets its answer.
+        statuses, refused = [], []
+        callers = [threading.Thread(target=ask, args=(url, statuses, refused)) for _ in range(12)]
+        for caller in callers:
+            caller.start()
+        while len(statuses) < 40:
+            time.sleep(0.01)
         server.send_signal(signal.SIGTERM)
+        for caller in callers:
+            caller.join(60)
+        assert set(statuses) <= {200, 429} and statuses.count(200) >= 40
+        # Nobody listens any more; at most a call in the very moment of that is cut.
+        assert len(refused) == 12 and refused.count("ConnectError") >= 11, refused
         out, err = server.communicate(timeout=60)
+    except BaseException:
+        server.kill()
+        server.communicate(timeout=60)
+        raise
     assert server.returncode == 0
     assert json.loads(out)["stopped"] is True
     lines = [json.loads(line) for line in err.decode().splitlines() if line.startswith("{")]
-    (asked,) = (line for line in lines if line.get("route") == "/v1/recommend")
-    assert (asked["level"], asked["event"], asked["status"]) == ("info", "request", 200)
+    asked = [line for line in lines if line.get("route") == "/v1/recommend"]
+    assert (asked[0]["level"], asked[0]["event"], asked[0]["status"]) == ("info", "request", 200)
+    assert len(asked) == 1 + len(statuses)
     assert b"KIT00001" not in err

@@ -110,6 +110,8 @@ def test_items_that_are_gone_are_no_error(own, store):
     [
         ({"event_id": ""}, "body.events.0.event_id"),
         ({"user_id": "a\0b"}, "body.events.0.user_id"),
+        ({"user_id": ".."}, "body.events.0.user_id"),  # a browser would ask for another address
+        ({"user_id": "u/recommend"}, "body.events.0.user_id"),
         ({"timestamp": -1}, "body.events.0.timestamp"),
         ({"timestamp": 1e300}, "body.events.0.timestamp"),
         ({"rating": 5}, "body.events.0.rating"),
@@ -127,6 +129,7 @@ def test_an_id_of_another_event(own):
     send(own, (1, "u", ids[0]))
     document = wrong(send(own, (2, "u", ids[1]), (1, "v", ids[0])), 422, "invalid-input")
     assert "'e1' was used for another event" in document["detail"]
+    assert [one["field"] for one in document["errors"]] == ["body.events.1.event_id"]
     assert len(own.get("/v1/users/u").json()["history"]) == 1
 
 

@@ -1,11 +1,8 @@
 """Histories of users: kept exactly once, in order, deleted completely; SQLite and PostgreSQL."""
 
 import sqlite3
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -345,42 +342,3 @@ def test_events_outside_their_range(field, value, message):
     good = {"event_id": "e", "user_id": "u", "item_id": "i", "timestamp": 0}
     with pytest.raises(BadConfig, match=message):
         Event(**good | {field: value})
-
-
-SENDER = """
-import sys
-from pathlib import Path
-from utgrec.serving.users.events import Event
-from utgrec.serving.users.sqlite import SQLiteUsers
-store = SQLiteUsers(Path(sys.argv[1]), "shop")
-for number in range(int(sys.argv[2]), 100_000):
-    two = [Event(event_id=f"{number}{half}", user_id="u", item_id=f"{number}{half}",
-                 timestamp=number) for half in "ab"]
-    store.add(two)
-    sys.stdout.write(f"{number}\\n")
-    sys.stdout.flush()
-"""
-
-
-def test_what_was_acknowledged_survives_kill_9(tmp_path):
-    path, first = tmp_path / "x.sqlite", 0
-    for round_ in range(4):
-        sender = subprocess.Popen(
-            [sys.executable, "-c", SENDER, str(path), str(first)], stdout=subprocess.PIPE
-        )
-        acknowledged = [int(sender.stdout.readline()) for _ in range(5 + 13 * round_)]
-        sender.kill()
-        acknowledged += [int(line) for line in sender.stdout.read().split(b"\n")[:-1]]
-        sender.stdout.close()
-        sender.wait(10)
-        store = SQLiteUsers(Path(path), "shop")
-        kept = [one.item_id for one in store.history("u", newest=100_000)]
-        assert kept[: 2 * acknowledged[-1] + 2] == [
-            f"{number}{half}" for number in range(acknowledged[-1] + 1) for half in "ab"
-        ]
-        assert len(kept) % 2 == 0  # a batch is whole or absent
-        assert len(kept) <= 2 * acknowledged[-1] + 4
-        first = acknowledged[-1]  # sent again: it may or may not be there
-        assert store.add([Event(event_id=f"{first}a", user_id="u", item_id=f"{first}a",
-                                timestamp=first)]) == Added(0, 1)  # fmt: skip
-        store.close()

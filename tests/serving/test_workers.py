@@ -1,5 +1,6 @@
 """Several processes behind one port: one catalogue, one copy of the weights, one set of figures."""
 
+import copy
 import json
 import os
 import re
@@ -59,13 +60,13 @@ class TestSharedWeights:
         assert torch.equal(nested["a"][0], before[0]) and torch.equal(network[0].weight, before[1])
 
     def test_a_network_computes_the_same_from_shared_weights(self, model, tmp_path):
-        before = model.state_dict()["head.weight"].clone()
+        before, other = model.state_dict()["head.weight"].clone(), copy.deepcopy(model)
         items = torch.randint(2, 40, (1, 4, 3))
         states = model.read(torch.tensor([125]), items)
         path = share_module(model, tmp_path)
         torch.testing.assert_close(model.read(torch.tensor([125]), items), states)
         assert torch.equal(model.head.weight, before)
-        assert share_module(model, tmp_path) == path
+        assert share_module(other, tmp_path) == path
         assert _mapped(path) > 0
 
     def test_other_weights_get_another_file(self, model, tmp_path):

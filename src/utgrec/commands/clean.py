@@ -77,8 +77,15 @@ def clean(
         "interactions dropped": cleaned["interactions_dropped"],
         "pictures taken away": cleaned["pictures_taken_away"],
         **{f"texts changed by {name}": n for name, n in cleaned["changed_texts"].items()},
+        **{
+            f"{name} outside the {facts['filter']['k_core']}-core afterwards": n
+            for name in ("items", "users", "interactions")
+            if (n := facts["filter"][f"{name}_removed"])
+        },
         **{f"left: {name}": facts["counts"][name] for name in ("items", "users", "interactions")},
     }
+    if facts["rejected"]:
+        terminal.say(f"Every row that was left out: {out / 'rejected.parquet'}")
     terminal.say(f"Next: utgrec inspect {out}")
     return Answer({"domain": str(out), **facts}, (facts_table(f"cleaned {facts['name']}", shown),))
 

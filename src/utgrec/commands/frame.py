@@ -77,15 +77,26 @@ def add_command(
     """Register a function as the command `name` of `app`, with all that commands share.
 
     Its first parameter, the Terminal, is given by the frame; the others become arguments and
-    options. `uses_models` says that it loads torch and transformers.
+    options, those annotated with a NamedTuple its fields. `uses_models` says that it loads torch
+    and transformers.
     """
 
     def register(command: Command[P]) -> Command[P]:
         def run(**given: Any) -> None:
             flags = Flags(**{field: given.pop(field) for field in Flags._fields})
+            for name, group in groups.items():
+                given[name] = group(**{field: given.pop(field) for field in group._fields})
             execute(functools.partial(command, **given), flags, uses_models)
 
-        own = list(inspect.signature(command).parameters.values())[1:]
+        own: list[inspect.Parameter] = []
+        groups: dict[str, Any] = {}
+        for parameter in list(inspect.signature(command).parameters.values())[1:]:
+            kind = parameter.annotation
+            if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
+                groups[parameter.name] = kind
+                own += inspect.signature(kind).parameters.values()
+            else:
+                own.append(parameter)
         shared = list(inspect.signature(Flags).parameters.values())
         # Keyword-only, so that options with and without a default may come in any order.
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *shared]]

@@ -50,6 +50,14 @@ def images(
         ),
     ] = ["temporary"],  # noqa: B006
     refetch: Annotated[bool, typer.Option("--refetch", help="Fetch everything anew.")] = False,
+    proxy: Annotated[
+        str,
+        typer.Option(
+            help="Proxy to go through: its address, or env for the usual variables.",
+            metavar="ADDRESS|env",
+            show_default="none",
+        ),
+    ] = "",
     allow_private_addresses: Annotated[
         bool,
         typer.Option(
@@ -65,6 +73,7 @@ def images(
     """
     from utgrec.data.pictures.fetch import fetch_images
     from utgrec.data.pictures.options import ImageOptions
+    from utgrec.data.web import environment_names_proxy
 
     manifest = fetch_images(
         folder,
@@ -83,6 +92,7 @@ def images(
             workers=workers,
             retry=tuple(retry),
             refetch=refetch,
+            proxy=proxy,
             allow_private_addresses=allow_private_addresses,
         ),
         terminal.progress,
@@ -92,6 +102,9 @@ def images(
         terminal.say(f"Every address and what became of it: {folder / 'image_outcomes.parquet'}")
     if "private address" in outcomes and not allow_private_addresses:
         terminal.say("Hosts of your own network are asked only with --allow-private-addresses.")
+    unreached = {"connection failed", "unknown host"} & set(outcomes)
+    if unreached and not proxy and environment_names_proxy():
+        terminal.say("The environment names a proxy: it is used only with --proxy env.")
     terminal.say(f"Next: utgrec card {folder}")
     document = {"domain": str(folder), "counts": manifest.facts["counts"]}
     document |= {"images": manifest.facts["images"], "fingerprint": manifest.fingerprint}

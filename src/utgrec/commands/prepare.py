@@ -25,31 +25,13 @@ def prepare_table(
         Path, typer.Argument(help="Folder with the tables and pictures.", metavar="SRC")
     ],
     out: shared.DomainOut,
-    name: shared.Name = None,
-    mapping: shared.Mapping = None,
-    items: shared.ItemsFile = None,
-    interactions: shared.InteractionsFile = None,
-    column: shared.ColumnOf = None,
+    log: shared.LogChoice,
+    domain: shared.DomainChoice,
+    places: shared.SplitPlaces,
     text_column: shared.TextColumn = None,
     no_text_columns: shared.NoTextColumns = False,
     skip_column: shared.SkipColumn = None,
-    time_unit: shared.TimeUnitOf = None,
-    time_format: shared.TimeFormat = None,
-    time_zone: shared.TimeZone = None,
-    event: shared.EventTypes = None,
-    min_weight: shared.MinWeight = None,
-    k_core: shared.KCore = None,
-    keep_untaken: shared.KeepUntaken = None,
-    split: shared.Split = None,
-    valid_share: shared.ValidShare = None,
-    test_share: shared.TestShare = None,
-    valid_from: shared.ValidFrom = None,
-    test_from: shared.TestFrom = None,
     max_image_pixels: shared.MaxPixels = None,
-    bad_rows: shared.BadRowsOf = None,
-    source_note: shared.SourceNote = None,
-    licence: shared.Licence = None,
-    overwrite: shared.Overwrite = False,
 ) -> Answer:
     """Make a domain folder from a shop's tables of items and interactions.
 
@@ -61,36 +43,29 @@ def prepare_table(
     if text_column and no_text_columns:
         raise BadConfig("--text-column and --no-text-columns exclude each other; give one of them")
     given = shared.told(
-        name=name,
-        items_file=items,
-        interactions_file=interactions,
-        columns=shared.parse_columns(column or []),
         text_columns=() if no_text_columns else tuple(text_column) if text_column else None,
         skip_columns=tuple(skip_column) if skip_column else None,
-        time_unit=time_unit,
-        time_format=time_format,
-        time_zone=time_zone,
-        events=shared.told(types=shared.parse_events(event or []), min_weight=min_weight),
-        k_core=k_core,
-        keep_untaken_items=keep_untaken,
-        split=shared.split_settings(split, valid_share, test_share, valid_from, test_from),
         max_image_pixels=max_image_pixels,
-        bad_rows=bad_rows,
-        source=source_note,
-        licence=licence,
-        overwrite=overwrite,
     )
-    options = options_for(terminal, source, mapping, given)
+    options = options_for(terminal, source, given, domain, log, places)
     return prepared(terminal, out, prepare.prepare_table(source, out, options, terminal.progress))
 
 
 def options_for(
-    terminal: Terminal, source: Path, mapping: Path | None, given: dict[str, Any]
+    terminal: Terminal,
+    source: Path,
+    given: dict[str, Any],
+    domain: shared.DomainChoice,
+    log: shared.LogChoice | None = None,
+    places: shared.SplitPlaces | None = None,
 ) -> "TableOptions":
     """What was told on the command line, over what a mapping file says."""
     from utgrec.data.options import find_mapping, merge_options, read_mapping
 
-    found = find_mapping(source, mapping)
+    given = {**domain.settings(), **given}
+    if log is not None and places is not None:
+        given |= {**log.settings(), **shared.told(split=places.settings(log.split))}
+    found = find_mapping(source, domain.mapping)
     if found is None:
         return merge_options({}, given)
     terminal.say(f"Settings of {found} are used")

@@ -1,7 +1,7 @@
 """Options that the commands which make domains share; None means that nothing was told."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -161,21 +161,68 @@ def told(**settings: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None and value != {}}
 
 
-def split_settings(
-    kind: str | None,
-    valid_share: float | None,
-    test_share: float | None,
-    valid_from: str | None,
-    test_from: str | None,
-) -> dict[str, Any]:
-    """The settings of a split that somebody gave."""
-    return told(
-        kind=kind,
-        valid_share=valid_share,
-        test_share=test_share,
-        valid_from=valid_from,
-        test_from=test_from,
-    )
+class SplitPlaces(NamedTuple):
+    """Where a log is cut, as far as somebody says it."""
+
+    valid_share: ValidShare = None
+    test_share: TestShare = None
+    valid_from: ValidFrom = None
+    test_from: TestFrom = None
+
+    def settings(self, kind: str | None) -> dict[str, Any]:
+        """Those of a split of this kind."""
+        return told(kind=kind, **self._asdict())
+
+
+class LogChoice(NamedTuple):
+    """What is read, and which of it."""
+
+    items: ItemsFile = None
+    interactions: InteractionsFile = None
+    column: ColumnOf = None
+    time_unit: TimeUnitOf = None
+    time_format: TimeFormat = None
+    time_zone: TimeZone = None
+    event: EventTypes = None
+    min_weight: MinWeight = None
+    split: Split = None
+
+    def settings(self) -> dict[str, Any]:
+        """As a mapping file has them."""
+        return told(
+            items_file=self.items,
+            interactions_file=self.interactions,
+            columns=parse_columns(self.column or []),
+            time_unit=self.time_unit,
+            time_format=self.time_format,
+            time_zone=self.time_zone,
+            events=told(types=parse_events(self.event or []), min_weight=self.min_weight),
+        )
+
+
+class DomainChoice(NamedTuple):
+    """What becomes of it; all sources have these."""
+
+    name: Name = None
+    mapping: Mapping = None
+    k_core: KCore = None
+    keep_untaken: KeepUntaken = None
+    bad_rows: BadRowsOf = None
+    source_note: SourceNote = None
+    licence: Licence = None
+    overwrite: Overwrite = False
+
+    def settings(self) -> dict[str, Any]:
+        """As a mapping file has them."""
+        return told(
+            name=self.name,
+            k_core=self.k_core,
+            keep_untaken_items=self.keep_untaken,
+            bad_rows=self.bad_rows,
+            source=self.source_note,
+            licence=self.licence,
+            overwrite=self.overwrite,
+        )
 
 
 def parse_columns(given: list[str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Commands for domains from and to other programs: recbole, authors, datasets, split, export."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,38 +20,14 @@ def prepare_recbole(
     terminal: Terminal,
     source: SourceFolder,
     out: shared.DomainOut,
-    name: shared.Name = None,
-    mapping: shared.Mapping = None,
-    items: shared.ItemsFile = None,
-    interactions: shared.InteractionsFile = None,
-    column: shared.ColumnOf = None,
-    time_unit: shared.TimeUnitOf = None,
-    event: shared.EventTypes = None,
-    min_weight: shared.MinWeight = None,
-    k_core: shared.KCore = None,
-    keep_untaken: shared.KeepUntaken = None,
-    split: shared.Split = None,
-    valid_share: shared.ValidShare = None,
-    test_share: shared.TestShare = None,
-    valid_from: shared.ValidFrom = None,
-    test_from: shared.TestFrom = None,
-    bad_rows: shared.BadRowsOf = None,
-    source_note: shared.SourceNote = None,
-    licence: shared.Licence = None,
-    overwrite: shared.Overwrite = False,
+    log: shared.LogChoice,
+    domain: shared.DomainChoice,
+    places: shared.SplitPlaces,
 ) -> Answer:
     """Make a domain folder from RecBole's atomic files (NAME.inter, NAME.item)."""
     from utgrec.data import recbole
 
-    given = _given(
-        name, items, interactions, column, event, min_weight, k_core, keep_untaken, bad_rows,
-        source_note, licence, overwrite,
-    )  # fmt: skip
-    given |= shared.told(
-        time_unit=time_unit,
-        split=shared.split_settings(split, valid_share, test_share, valid_from, test_from),
-    )
-    options = options_for(terminal, source, mapping, given)
+    options = options_for(terminal, source, {}, domain, log, places)
     return prepared(terminal, out, recbole.prepare_recbole(source, out, options, terminal.progress))
 
 
@@ -59,10 +35,7 @@ def prepare_authors(
     terminal: Terminal,
     source: SourceFolder,
     out: shared.DomainOut,
-    name: shared.Name = None,
-    mapping: shared.Mapping = None,
-    k_core: shared.KCore = None,
-    keep_untaken: shared.KeepUntaken = None,
+    domain: shared.DomainChoice,
     codes_out: Annotated[
         Path | None,
         typer.Option(help="Codes folder to make from SRC's *.sem_ids.", metavar="DIR"),
@@ -74,20 +47,13 @@ def prepare_authors(
     code_sizes: Annotated[
         str, typer.Option(help="Entries of the codebook of each position.")
     ] = "256,512,512",
-    bad_rows: shared.BadRowsOf = None,
-    source_note: shared.SourceNote = None,
-    licence: shared.Licence = None,
-    overwrite: shared.Overwrite = False,
 ) -> Answer:
     """Make a domain folder from a folder that the paper's authors prepared."""
     from utgrec.data import authors
 
-    given = _given(
-        name, None, None, None, None, None, k_core, keep_untaken, bad_rows, source_note, licence,
-        overwrite,
-    )  # fmt: skip
-    given.setdefault("k_core", 1)  # their folders are filtered already
-    options = options_for(terminal, source, mapping, given)
+    # Their folders are filtered already.
+    filtered = {"k_core": 1} if domain.k_core is None else {}
+    options = options_for(terminal, source, filtered, domain)
     sizes = _sizes(code_sizes)
     found = None if codes_out is None else (sem_ids or _only(source, "*.sem_ids"))
     answer = prepared(
@@ -107,42 +73,14 @@ def prepare_datasets(
     terminal: Terminal,
     source: SourceFolder,
     out: shared.DomainOut,
-    name: shared.Name = None,
-    mapping: shared.Mapping = None,
-    items: shared.ItemsFile = None,
-    interactions: shared.InteractionsFile = None,
-    column: shared.ColumnOf = None,
-    time_unit: shared.TimeUnitOf = None,
-    time_format: shared.TimeFormat = None,
-    time_zone: shared.TimeZone = None,
-    event: shared.EventTypes = None,
-    min_weight: shared.MinWeight = None,
-    k_core: shared.KCore = None,
-    keep_untaken: shared.KeepUntaken = None,
-    split: shared.Split = None,
-    valid_share: shared.ValidShare = None,
-    test_share: shared.TestShare = None,
-    valid_from: shared.ValidFrom = None,
-    test_from: shared.TestFrom = None,
-    bad_rows: shared.BadRowsOf = None,
-    source_note: shared.SourceNote = None,
-    licence: shared.Licence = None,
-    overwrite: shared.Overwrite = False,
+    log: shared.LogChoice,
+    domain: shared.DomainChoice,
+    places: shared.SplitPlaces,
 ) -> Answer:
     """Make a domain folder from data sets that Hugging Face's `datasets` saved to disk."""
     from utgrec.data import hf_datasets
 
-    given = _given(
-        name, items, interactions, column, event, min_weight, k_core, keep_untaken, bad_rows,
-        source_note, licence, overwrite,
-    )  # fmt: skip
-    given |= shared.told(
-        time_unit=time_unit,
-        time_format=time_format,
-        time_zone=time_zone,
-        split=shared.split_settings(split, valid_share, test_share, valid_from, test_from),
-    )
-    options = options_for(terminal, source, mapping, given)
+    options = options_for(terminal, source, {}, domain, log, places)
     return prepared(
         terminal, out, hf_datasets.prepare_datasets(source, out, options, terminal.progress)
     )
@@ -152,22 +90,17 @@ def prepare_split(
     terminal: Terminal,
     folder: DomainFolder,
     out: shared.DomainOut,
+    places: shared.SplitPlaces,
     split: shared.SplitKindNeeded = "global-time",
     name: Annotated[
         str | None, typer.Option(help="Name of the domain.", show_default="NAME-time, NAME-last")
     ] = None,
-    valid_share: shared.ValidShare = None,
-    test_share: shared.TestShare = None,
-    valid_from: shared.ValidFrom = None,
-    test_from: shared.TestFrom = None,
 ) -> Answer:
     """Make a domain with another split from a domain: the same items and the same log."""
     from utgrec.data.resplit import resplit_domain
     from utgrec.data.splitting import SplitOptions
 
-    options = SplitOptions(
-        **shared.split_settings(split, valid_share, test_share, valid_from, test_from)
-    )
+    options = SplitOptions(**places.settings(split))
     facts = resplit_domain(folder, options, out, name=name or "").facts
     terminal.say(f"Next: utgrec inspect {out}")
     shown = {key: value for key, value in facts["split"].items() if key != "kind"}
@@ -204,36 +137,6 @@ def export(
         mark = storage.read_manifest(where, "codes").fingerprint
     facts = export_domain(folder, out, form, sem_ids=sem_ids, codes=mark).facts
     return Answer({"folder": str(out), **facts}, (facts_table(f"export {out}", facts),))
-
-
-def _given(
-    name: str | None,
-    items: str | None,
-    interactions: str | None,
-    column: list[str] | None,
-    event: list[str] | None,
-    min_weight: float | None,
-    k_core: int | None,
-    keep_untaken: bool | None,
-    bad_rows: str | None,
-    source_note: str | None,
-    licence: str | None,
-    overwrite: bool,
-) -> dict[str, Any]:
-    """The settings that were told and that all sources have."""
-    return shared.told(
-        name=name,
-        items_file=items,
-        interactions_file=interactions,
-        columns=shared.parse_columns(column or []),
-        events=shared.told(types=shared.parse_events(event or []), min_weight=min_weight),
-        k_core=k_core,
-        keep_untaken_items=keep_untaken,
-        bad_rows=bad_rows,
-        source=source_note,
-        licence=licence,
-        overwrite=overwrite,
-    )
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Commands on whole runs: demo, run, evaluate, report."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,12 +52,11 @@ def demo(
         overwrite=False,
     )
     settings = find_recipe("demo", seed)
-    answer = do_run(terminal, settings, folders, out / "run", seed, report=out / "report.html")
+    answer = do_run(terminal, settings, folders, out / "run", seed)
     example = example_history(folders[0])
-    terminal.say(
-        f"Try: utgrec recommend {out / 'run'} --domain {domain_row(folders[0])['name']} "
-        f"--history {','.join(example)}"
-    )
+    named = f"{out / 'run'} --domain {domain_row(folders[0])['name']}"
+    terminal.say(f"Try: utgrec recommend {named} --history {','.join(example)}")
+    terminal.say(f"Or:  utgrec serve {named}  and open http://127.0.0.1:8000")
     return answer
 
 
@@ -82,18 +82,29 @@ def run(
         return plan_answer(
             settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
         )
-    return do_run(terminal, settings, domains, out, seed, report=out / "report.html")
+    return do_run(terminal, settings, domains, out, seed)
 
 
 def evaluate(terminal: Terminal, path: RunPath) -> Answer:
     """Measure a run beside simple recommenders.
 
-    The test items of all its domains are used. What was evaluated before is only shown.
+    The test items of all its domains are used. What was evaluated before is only shown. The codes
+    are those of the run, whatever became of its catalogue since.
     """
+    from utgrec.errors import StorageError
     from utgrec.runs import evaluate_run
+    from utgrec.serving.generations import GenerationStore
 
     done = evaluate_run(path, terminal.progress)
     compared = read_comparisons(path, done)
+    for name in compared:
+        with contextlib.suppress(StorageError):
+            store = GenerationStore(path, name, write=False)
+            if store.has_changed:
+                terminal.say(
+                    f"{name}: this measures the run; what serves is generation {store.current} of "
+                    "its catalogue"
+                )
     return Answer({"run": str(path), "evaluation": compared}, tuple(tables(compared)))
 
 
@@ -113,7 +124,7 @@ def report(
     """
     from utgrec.report import write_report
 
-    written = write_report(path, out or path / "report.html")
+    written = write_report(path, out)
     return Answer({"run": str(path), "report": str(written)}, (f"report: {written}",))
 
 
@@ -123,7 +134,6 @@ def do_run(
     domains: Sequence[Path],
     out: Path,
     seed: int,
-    report: Path,
 ) -> Answer:
     """All stages of a recipe and the report."""
     from utgrec.runs import run_recipe
@@ -133,7 +143,7 @@ def do_run(
         terminal.say(line)
     done = run_recipe(recipe, domains, out, terminal.progress)
     made_from = {"run": str(out), "recipe": recipe.name, "seed": seed, "domains": rows}
-    return finish(terminal, made_from, done, out, report)
+    return finish(terminal, made_from, done, out)
 
 
 def finish(
@@ -141,17 +151,17 @@ def finish(
     made_from: Mapping[str, Any],
     done: Mapping[str, "Manifest"],
     out: Path,
-    report: Path,
 ) -> Answer:
     """The report of a finished run, and the answer of the command that made it."""
     from utgrec.report import write_report
+    from utgrec.runs import RunFolder
 
     for made in done.values():
         if made.stage == "codes" and (warning := codes_warning(made.facts)):
             terminal.say(warning)
     compared = read_comparisons(out, done)
     # Of several processes the first one writes and answers; its figures are everybody's.
-    written = write_report(out, report) if processes.is_first() else report
+    written = write_report(out) if processes.is_first() else RunFolder(out).report
     stages = {path: {"facts": made.facts, "measured": made.measured} for path, made in done.items()}
     document = {
         **made_from,

@@ -44,6 +44,12 @@ def serve(
     max_image_pixels: Annotated[
         int, typer.Option(min=1, help="Most pixels of a picture (width × height).")
     ] = 40_000_000,
+    keep_generations: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Generations kept; older ones are removed once there are twice as many."
+        ),
+    ] = 50,
     users: Annotated[
         str,
         typer.Option(
@@ -86,6 +92,7 @@ def serve(
             make_app,
             run_workers,
         )
+        from utgrec.serving.stopping import Server
     except ModuleNotFoundError as error:
         raise MissingDependency(
             f"the server needs {error.name}; install it with `pip install 'utgrec[serve]'`"
@@ -103,6 +110,7 @@ def serve(
         ),
         max_body_bytes=max_body_mib * 2**20,
         max_pixels=max_image_pixels,
+        keep_generations=keep_generations,
     )
     settings = ServerSettings(
         run=str(path),
@@ -136,7 +144,7 @@ def serve(
             run_workers(settings, workers, uvicorn_settings, listener)
             return Answer(_document(path, store.domain), ("stopped",))
         app = make_app(settings)
-        server = uvicorn.Server(uvicorn.Config(app, **uvicorn_settings))
+        server = Server(uvicorn.Config(app, **uvicorn_settings))
         terminal.say(f"{store.domain}, generation {app.state.service.shelf.number}: {address}")
         # Once it has stopped, uvicorn raises the signal that stopped it again; it has been obeyed.
         for name in (signal.SIGINT, signal.SIGTERM):

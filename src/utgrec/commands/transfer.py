@@ -57,7 +57,7 @@ def pretrain(
         return plan_answer(
             settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
         )
-    answer = do_run(terminal, settings, domains, out, seed, report=out / "report.html")
+    answer = do_run(terminal, settings, domains, out, seed)
     terminal.say(f"Next: utgrec adapt {out} NEW_DOMAIN --out NEW_RUN")
     return answer
 
@@ -123,7 +123,7 @@ def adapt(
         "seed": settings.seed,
         "domains": rows,
     }
-    return finish(terminal, document, done, out, report=out / "report.html")
+    return finish(terminal, document, done, out)
 
 
 def adaptation_lines(plan: "RunPlan", base: Path, out: Path) -> list[str]:

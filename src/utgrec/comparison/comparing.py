@@ -88,6 +88,5 @@ def _waits_for(task: Task, failed: dict[Task, str], plan: ComparisonPlan) -> boo
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """A Parquet file under a temporary name, then renamed into place."""
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.Table.from_pylist(rows), partial, compression="zstd")
-    partial.replace(path)
+    with storage.new_file(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows), partial, compression="zstd")

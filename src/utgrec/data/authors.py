@@ -5,6 +5,7 @@
 sentence; `Images/ID.jpg` pictures. There are no times: the place in a history stands for one.
 """
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +15,13 @@ import numpy as np
 import polars as pl
 
 from utgrec import storage
-from utgrec.data.exact import exact_items
 from utgrec.data.images import pictures_by_id
-from utgrec.data.items import Items, items_of
-from utgrec.data.log import Log, LogOptions, log_of
+from utgrec.data.log import LogOptions
 from utgrec.data.options import TableOptions
-from utgrec.data.prepare import Source, hash_inputs, name_of, prepare_source
-from utgrec.data.rejects import Rejects
+from utgrec.data.pipeline import make_domain
+from utgrec.data.prepare import clean_items, name_of
 from utgrec.data.table import Table
+from utgrec.data.tables_source import Reading, TablesSource, make_plan
 from utgrec.errors import BadTable
 from utgrec.progress import Progress
 
@@ -40,11 +40,11 @@ def prepare_authors(
     """
     source = Path(source)
     options = name_of(options, source)
-    return prepare_source(authors_source(source, options), Path(out), options, progress)
+    return make_domain(authors_source(source, options), Path(out), make_plan(options), progress)
 
 
-def authors_source(source: Path, options: TableOptions) -> Source:
-    """The files of an authors' folder.
+def authors_source(source: Path, options: TableOptions) -> TablesSource:
+    """The files of an authors' folder; each is one JSON document, which is held while it is read.
 
     Raises:
         BadTable: there is no folder, or no histories in it.
@@ -53,20 +53,23 @@ def authors_source(source: Path, options: TableOptions) -> Source:
         raise BadTable(
             f"{source} has no {SEQUENCES}; give the folder that the authors' scripts prepared"
         )
-    files = [source / name for name in (SEQUENCES, MAPPING, SENTENCES)]
-
-    def read(rejects: Rejects) -> Items:
-        table = _items_table(source)
-        if options.exact:
-            return exact_items(table, rejects, {})
-        return items_of(table, rejects, columns={"text": "text"}, picture_root=source)
-
-    return Source(
-        root=source,
-        inputs=hash_inputs(source, [path for path in files if path.is_file()]),
-        read_items=read,
-        read_log=lambda ids, rejects: _read_log(source, ids, rejects),
+    own = dataclasses.replace(
+        options,
+        columns={"text": "text"},
+        text_columns=None,
+        skip_columns=(),
+        exact_types={},
     )
+    reading = Reading(
+        items=lambda rejects, columns, hears: iter([_items_table(source)]),
+        log=lambda rejects, hears: iter([_log_table(source)]),
+        id_column="item_id",
+        roles={"user": "user_id", "item": "item_id", "timestamp": "timestamp"},
+        clean=lambda table: clean_items(table, own, "item_id", source),
+    )
+    files = [source / name for name in (SEQUENCES, MAPPING, SENTENCES)]
+    present = [path for path in files if path.is_file()]
+    return TablesSource(source, present, reading, LogOptions(time_unit="position"))
 
 
 def read_histories(source: Path) -> dict[str, list[str]]:
@@ -101,7 +104,7 @@ def _items_table(source: Path) -> Table:
     return Table(np.arange(1, len(ids) + 1, dtype=np.int64), columns, (MAPPING,))
 
 
-def _read_log(source: Path, ids: list[str], rejects: Rejects) -> Log:
+def _log_table(source: Path) -> Table:
     """Histories as a log; row n of the file is its n-th item."""
     histories = read_histories(source)
     lengths = [len(items) for items in histories.values()]
@@ -109,7 +112,7 @@ def _read_log(source: Path, ids: list[str], rejects: Rejects) -> Log:
     rows = np.arange(1, sum(lengths) + 1, dtype=np.int64)
     places = [place for length in lengths for place in range(length)]
     items = [item for history in histories.values() for item in history]
-    table = Table(
+    return Table(
         rows,
         {
             "user_id": users.gather(np.repeat(np.arange(len(users)), lengths)),
@@ -118,7 +121,6 @@ def _read_log(source: Path, ids: list[str], rejects: Rejects) -> Log:
         },
         (SEQUENCES,),
     )
-    return log_of(table, ids, rejects, LogOptions(time_unit="position"))
 
 
 def _numbered(found: Any) -> list[str]:

@@ -3,20 +3,19 @@
 A thread reads ahead, unzips and hashes while the caller works on the block before.
 """
 
-import gzip
 import hashlib
 import io
 import os
 import queue
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
+from utgrec.data.table_files import BOM, PACKED, unpacked, unpacking
 from utgrec.errors import BadTable
 
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 32 * 2**20
 LONGEST_LINE = 64 * 2**20  # bytes; nothing that belongs into a table is longer
 AHEAD = 1  # blocks that wait for the caller
 
@@ -69,7 +68,7 @@ class BlockReader:
         """Read ahead in a thread.
 
         Raises:
-            BadTable: no whole gzip file, UTF-16, or a line without end.
+            BadTable: no whole gzip or zstd file, UTF-16, or a line without end.
         """
         waiting: queue.Queue[Block | BaseException | None] = queue.Queue(AHEAD)
         stopped = threading.Event()
@@ -110,23 +109,14 @@ class BlockReader:
             if self._part is not None:
                 yield from self._cut(_of_part(file, self._part, self._block_bytes))
                 return
-            zipped = self.path.name.lower().endswith(".gz")
-            stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb") if zipped else raw)
+            plain = not self.path.name.lower().endswith(PACKED)
+            stream = raw if plain else unpacking(raw, self.path.name)
             yield from self._cut(self._pieces(stream))
             while raw.read(self._block_bytes):
                 pass  # what follows the last member belongs to the hash
 
-    def _pieces(self, stream: BinaryIO) -> Iterator[bytes]:
-        while True:
-            try:
-                piece = stream.read(self._block_bytes)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise BadTable(
-                    f"{self.path.name} is not a whole gzip file ({error}); "
-                    "copy or download it again"
-                ) from error
-            if not piece:
-                return
+    def _pieces(self, stream: io.RawIOBase | io.BufferedIOBase) -> Iterator[bytes]:
+        while piece := unpacked(self.path, lambda: stream.read(self._block_bytes)):
             yield piece
 
     def _cut(self, pieces: Iterator[bytes]) -> Iterator[Block]:
@@ -136,7 +126,7 @@ class BlockReader:
             if begins and not number:
                 if piece.startswith((b"\xff\xfe", b"\xfe\xff")):
                     raise BadTable(f"{self.path.name} is UTF-16; save it as UTF-8")
-                piece = piece.removeprefix(b"\xef\xbb\xbf")
+                piece = piece.removeprefix(BOM)
             end = piece.rfind(b"\n") + 1
             if not end:
                 begun.append(piece)
@@ -158,7 +148,7 @@ class BlockReader:
 def ranges(path: Path, size: int) -> list[Range]:
     """Shares of about `size` bytes that together hold every line once; one share if zipped."""
     total = os.path.getsize(path)
-    if path.name.lower().endswith(".gz") or total <= size:
+    if path.name.lower().endswith(PACKED) or total <= size:
         return [Range(0, total)]
     starts = list(range(0, total, size))
     return [Range(a, b) for a, b in zip(starts, [*starts[1:], total], strict=True)]

@@ -62,12 +62,10 @@ def link(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def further_columns(domain_folder: Path, keep: npt.NDArray[np.bool_]) -> dict[str, "pl.Series"]:
-    """The columns of a log beside user, item and time, for the interactions (I,) that stay."""
+def further_columns(domain_folder: Path, rows: npt.NDArray[np.int64]) -> "pl.DataFrame":
+    """The columns of a log beside user, item and time, for some of its rows (n,)."""
     import polars as pl
 
     stored = pq.read_table(domain_folder / "interactions.parquet")
-    return {
-        name: pl.DataFrame(pl.from_arrow(stored.select([name])))[name].filter(pl.Series(keep))
-        for name in stored.column_names[3:]
-    }
+    further = stored.column_names[3:]
+    return pl.DataFrame(pl.from_arrow(stored.select(further)))[rows] if further else pl.DataFrame()

@@ -8,12 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from utgrec.catalog import CORE_COLUMNS
-from utgrec.data.items import Items, usable_rows
-from utgrec.data.rejects import Rejects
+from utgrec.data.items import Items, files_of, ids_of
 from utgrec.data.table import Table
 from utgrec.data.values import ARROW_TYPES
 from utgrec.errors import BadTable
@@ -21,7 +19,7 @@ from utgrec.errors import BadTable
 TRUTH = {"true": True, "false": False}
 
 
-def exact_items(table: Table, rejects: Rejects, types: Mapping[str, str]) -> Items:
+def exact_items(table: Table, types: Mapping[str, str]) -> Items:
     """The items of a table, each attribute of the type that is told.
 
     Raises:
@@ -34,24 +32,22 @@ def exact_items(table: Table, rejects: Rejects, types: Mapping[str, str]) -> Ite
             f"{table.files[0]} has no column {', '.join(missing)}, which an export has; export "
             " it again, or prepare it without `exact`"
         )
-    chosen, ids = usable_rows(table, "item_id", rejects)
 
-    def values(name: str) -> list[Any]:
-        column = table.values(name)
-        return [None if column[place] == "" else column[place] for place in chosen]
+    def values(name: str, kind: str) -> list[Any]:
+        column = [None if value == "" else value for value in table.values(name)]
+        return _typed(table, name, kind, column)
 
     attributes = {
-        name: pa.array(_typed(table, chosen, name, kind, values(name)), ARROW_TYPES[kind])
-        for name, kind in types.items()
+        name: pa.array(values(name, kind), ARROW_TYPES[kind]) for name, kind in types.items()
     }
     return Items(
-        ids=ids,
-        rows=table.rows[chosen],
-        files=[table.file(place) for place in chosen.tolist()],
-        titles=_typed(table, chosen, "title", "text", values("title")),
-        texts=[text or "" for text in _typed(table, chosen, "text", "text", values("text"))],
+        ids=ids_of(table, "item_id"),
+        rows=table.rows,
+        files=files_of(table),
+        titles=values("title", "text"),
+        texts=[text or "" for text in values("text", "text")],
         attributes=attributes,
-        pictures=_typed(table, chosen, "image", "text", values("image")),
+        pictures=values("image", "text"),
         facts={
             "columns": {name: name for name in CORE_COLUMNS},
             "sentence": ["text"],
@@ -64,12 +60,10 @@ def exact_items(table: Table, rejects: Rejects, types: Mapping[str, str]) -> Ite
     )
 
 
-def _typed(
-    table: Table, chosen: np.ndarray[Any, Any], name: str, kind: str, values: Sequence[Any]
-) -> list[Any]:
+def _typed(table: Table, name: str, kind: str, values: Sequence[Any]) -> list[Any]:
     """Values of one type; texts of CSV are read as it."""
     read = []
-    for place, value in zip(chosen, values, strict=True):
+    for place, value in enumerate(values):
         try:
             read.append(None if value is None else _value(value, kind))
         except (ValueError, TypeError, KeyError, RecursionError) as error:

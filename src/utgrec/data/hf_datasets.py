@@ -5,7 +5,7 @@ names are told. Nothing is downloaded, and no code of a data set is run.
 """
 
 import importlib
-import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ import numpy as np
 import polars as pl
 
 from utgrec import storage
-from utgrec.data.items import Items, items_of
-from utgrec.data.log import log_of
+from utgrec.data.items import Items, find_id_column
+from utgrec.data.log import find_roles
 from utgrec.data.options import TableOptions
-from utgrec.data.prepare import Source, hash_inputs, name_of, prepare_source
-from utgrec.data.rejects import Rejects
+from utgrec.data.pipeline import make_domain
+from utgrec.data.prepare import clean_items, name_of
 from utgrec.data.table import Table
+from utgrec.data.tables_source import Reading, TablesSource, make_plan
 from utgrec.errors import BadTable, MissingDependency
 from utgrec.progress import Progress
+
+ROWS = 2**16  # that are held at a time
 
 
 def prepare_datasets(
@@ -34,50 +37,47 @@ def prepare_datasets(
     """
     source, out = Path(source), Path(out)
     options = name_of(options, source)
-    out.resolve().parent.mkdir(parents=True, exist_ok=True)
     # Pictures within a data set become files for the time of the preparation.
-    with tempfile.TemporaryDirectory(dir=out.resolve().parent, prefix=".pictures-") as pictures:
-        found = datasets_source(source, options, Path(pictures))
-        return prepare_source(found, out, options, progress)
+    with storage.scratch(out.with_name(f"pictures-{out.name}")) as pictures:
+        found = datasets_source(source, options, pictures)
+        return make_domain(found, out, make_plan(options), progress)
 
 
-def datasets_source(source: Path, options: TableOptions, pictures: Path) -> Source:
+def datasets_source(source: Path, options: TableOptions, pictures: Path) -> TablesSource:
     """The saved data sets of a folder; pictures in them are written to `pictures`.
 
     Raises:
         BadTable, MissingDependency: as `prepare_datasets`.
     """
-    items = _open(source, options.items_file or "items", "items")
-    log = _open(source, options.interactions_file or "interactions", "interactions")
-    root = pictures if _has_pictures(items) else source
+    names = (options.items_file or "items", options.interactions_file or "interactions")
+    items, log = (
+        _open(source, name, what)
+        for name, what in zip(names, ("items", "interactions"), strict=True)
+    )
+    with_pictures = _columns_of_pictures(items)
+    root = pictures if with_pictures else source
+    id_column = find_id_column({names[0]: items.column_names}, options.columns)
+    roles = find_roles({names[1]: log.column_names}, options.log)
 
-    def read(rejects: Rejects) -> Items:
-        table = _table(items, options.items_file or "items", pictures)
-        return items_of(
-            table,
-            rejects,
-            columns=options.columns,
-            text_columns=options.text_columns,
-            skip_columns=options.skip_columns,
-            picture_root=root,
-        )
+    def clean(table: Table) -> Items:
+        columns = dict(table.columns)
+        for name in with_pictures:
+            columns[name] = [_picture(value, pictures) for value in table.values(name)]
+        return clean_items(table._replace(columns=columns), options, id_column, root)
 
+    reading = Reading(
+        items=lambda rejects, columns, hears: _parts(items, names[0], columns),
+        log=lambda rejects, hears: _parts(log, names[1], list(dict.fromkeys(roles.values()))),
+        id_column=id_column,
+        roles=roles,
+        clean=clean,
+    )
     files = [
         path
         for path in sorted(source.rglob("*"))
         if path.is_file() and path.suffix in (".arrow", ".json")
     ]
-    return Source(
-        root=root,
-        inputs=hash_inputs(source, files),
-        read_items=read,
-        read_log=lambda ids, rejects: log_of(
-            _table(log, options.interactions_file or "interactions", pictures),
-            ids,
-            rejects,
-            options.log,
-        ),
-    )
+    return TablesSource(source, files, reading, options.log, picture_root=root)
 
 
 def _open(source: Path, name: str, what: str) -> Any:
@@ -112,34 +112,38 @@ def _open(source: Path, name: str, what: str) -> Any:
     return found[name]
 
 
-def _table(data: Any, name: str, pictures: Path) -> Table:
-    """Columns as the other sources have them: labels by name, pictures as files."""
-    try:
-        arrow = data.with_format("arrow")[:]
-    except Exception as error:
-        raise BadTable(f"{name} cannot be read ({error}); save the data set again") from error
-    columns: dict[str, pl.Series | list[Any]] = {}
-    for column in arrow.column_names:
-        feature = data.features[column]
-        if hasattr(feature, "int2str"):
-            names = feature.names
-            columns[column] = [
-                None if value is None or not 0 <= value < len(names) else names[value]
-                for value in arrow.column(column).to_pylist()
-            ]
-        elif type(feature).__name__ == "Image":
-            columns[column] = [
-                _picture(value, pictures) for value in arrow.column(column).to_pylist()
-            ]
-        else:
-            series = pl.from_arrow(arrow.column(column))
-            assert isinstance(series, pl.Series)
-            columns[column] = series.to_list() if series.dtype.is_nested() else series
-    return Table(np.arange(1, arrow.num_rows + 1, dtype=np.int64), columns, (name,))
+def _parts(data: Any, name: str, columns: Sequence[str] | None) -> Iterator[Table]:
+    """Parts of some columns as the other sources have them: labels by name."""
+    chosen = data if columns is None else data.select_columns(list(columns))
+    for first in range(0, max(len(chosen), 1), ROWS):
+        try:
+            arrow = chosen.with_format("arrow")[first : first + ROWS]
+        except Exception as error:
+            raise BadTable(f"{name} cannot be read ({error}); save the data set again") from error
+        yield Table(
+            np.arange(first + 1, first + arrow.num_rows + 1, dtype=np.int64),
+            {
+                column: _values(chosen.features[column], arrow.column(column))
+                for column in arrow.column_names
+            },
+            (name,),
+        )
 
 
-def _has_pictures(data: Any) -> bool:
-    return any(type(feature).__name__ == "Image" for feature in data.features.values())
+def _values(feature: Any, column: Any) -> pl.Series | list[Any]:
+    if hasattr(feature, "int2str"):
+        names = feature.names
+        return [
+            None if value is None or not 0 <= value < len(names) else names[value]
+            for value in column.to_pylist()
+        ]
+    series = pl.from_arrow(column)
+    assert isinstance(series, pl.Series)
+    return series.to_list() if series.dtype.is_nested() else series
+
+
+def _columns_of_pictures(data: Any) -> list[str]:
+    return [name for name, kind in data.features.items() if type(kind).__name__ == "Image"]
 
 
 def _picture(value: Any, folder: Path) -> str | None:

@@ -125,7 +125,7 @@ def check_image(data: bytes, max_pixels: int) -> str:
     Raises:
         BadImage: more pixels than allowed, cut off, or no picture of a known format.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.init()  # loads the decoders, once; some formats are unknown before
     try:
@@ -143,7 +143,9 @@ def check_image(data: bytes, max_pixels: int) -> str:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"more pixels than the {max_pixels:,} allowed ({error})") from error
     except Exception as error:  # decoders raise nearly every kind of error on broken bytes
-        raise BadImage(f"cannot be decoded as {' or '.join(DECODERS)} ({error})") from error
+        unknown = isinstance(error, UnidentifiedImageError)  # its text names an object in memory
+        why = "its content is of another kind" if unknown else error
+        raise BadImage(f"cannot be decoded as {' or '.join(DECODERS)} ({why})") from error
     return ending
 
 

@@ -1,19 +1,24 @@
-"""Read a table of items: ids, cleaned texts, the sentence, attributes, and where pictures are."""
+"""Read a table of items: ids, cleaned texts, the sentence, attributes, and where pictures are.
 
-from collections.abc import Mapping, Sequence
+First the ids of all items are read; once it is known which of them stay, their rows alone are read
+again and cleaned.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
 from utgrec.catalog import CORE_COLUMNS
 from utgrec.data.columns import ITEM_ROLES, find_columns
 from utgrec.data.images import is_url, pictures_by_id
-from utgrec.data.rejects import Rejects
+from utgrec.data.rejects import SCHEMA, Rejects
 from utgrec.data.sentence import clean_list, render_sentence
-from utgrec.data.table import Table, read_tables
+from utgrec.data.table import Table, join_tables
 from utgrec.data.values import (
     Column,
     id_text,
@@ -28,6 +33,14 @@ from utgrec.errors import BadTable
 SENTENCE_ROLES = ("title", "brand", "features", "categories", "description")
 
 
+class ItemIds(NamedTuple):
+    """The N items of a catalogue: different ids, in the order of the source."""
+
+    ids: pl.Series  # (N,)
+    places: npt.NDArray[np.int64]  # (N,), numbers of their rows among all rows of the source
+    read: int  # rows of the source
+
+
 class Items(NamedTuple):
     """N items in source order."""
 
@@ -40,54 +53,92 @@ class Items(NamedTuple):
     pictures: list[str | None]  # (N,), paths relative to the source folder
     facts: dict[str, Any]
 
-    def table(self, chosen: npt.NDArray[np.integer], images: Sequence[str | None]) -> pa.Table:
-        """The items table of a domain for the chosen indices, with their stored pictures."""
+    def table(self, images: Sequence[str | None]) -> pa.Table:
+        """The items table of a domain, with the stored pictures."""
         core = pa.table(
             {
-                "item_id": pa.array(self.ids, pa.string()).take(chosen),
-                "title": pa.array(self.titles, pa.string()).take(chosen),
-                "text": pa.array(self.texts, pa.string()).take(chosen),
+                "item_id": pa.array(self.ids, pa.string()),
+                "title": pa.array(self.titles, pa.string()),
+                "text": pa.array(self.texts, pa.string()),
                 "image": pa.array(images, pa.string()),
             }
         )
         for name, column in self.attributes.items():
-            core = core.append_column(name, column.take(chosen))
+            core = core.append_column(name, column)
         return core
 
 
-def read_items(
-    paths: Sequence[Path],
-    rejects: Rejects,
-    *,
-    columns: Mapping[str, str],
-    text_columns: Sequence[str] | None = None,
-    skip_columns: Sequence[str] = (),
-    picture_root: Path | None = None,
-) -> Items:
-    """Read and clean the files of a table of items; the same as `items_of` what is in them.
+def find_id_column(columns: Mapping[str, Sequence[str]], told: Mapping[str, str]) -> str:
+    """Which column of the table of items holds the ids; `columns` is file → names.
 
-    Pictures are looked for below `picture_root` (the folder of the first file if it is None).
+    Raises:
+        BadTable: there is none, or several could be it.
     """
-    return items_of(
-        read_tables(paths, rejects),
-        rejects,
-        columns=columns,
-        text_columns=text_columns,
-        skip_columns=skip_columns,
-        picture_root=picture_root or paths[0].parent,
-    )
+    seen = list(dict.fromkeys(name for names in columns.values() for name in names))
+    own = {role: name for role, name in told.items() if role in ITEM_ROLES}
+    return find_columns(next(iter(columns)), seen, ITEM_ROLES, own, ["item_id"])["item_id"]
+
+
+def find_ids(parts: Iterable[Table], id_column: str, rejects: Rejects) -> ItemIds:
+    """The first row of every id; rows without an id, and repeated ids, go to `rejects`."""
+    found: list[pl.DataFrame] = []
+    read = 0
+    for part in parts:
+        ids: list[str | None] = []
+        for value, row in zip(part.values(id_column), part.rows, strict=True):
+            ids.append(id_text(value))
+            if ids[-1] is None:
+                detail = "" if value is None else f"{value!r} cannot be an id"
+                rejects.add(part.files[0], int(row), "missing item id", detail=detail)
+        file = pl.lit(part.files[0]).alias("file")
+        frame = pl.DataFrame(
+            {"item_id": ids, "row": part.rows}, schema={"item_id": pl.String, "row": pl.Int64}
+        )
+        places = pl.int_range(read, read + frame.height).alias("place")
+        found.append(frame.with_columns(file, places).drop_nulls("item_id"))
+        read += frame.height
+    every = pl.concat(found)
+    first = every.unique("item_id", keep="first", maintain_order=True)
+    again = every.join(first.select("place"), on="place", how="anti")
+    if again.height:
+        rejects.add_frame(
+            again.join(first.select("item_id", first="row"), on="item_id", how="left")
+            .sort("place")
+            .with_columns(
+                pl.lit("duplicate item id").alias("reason"),
+                pl.lit(None, dtype=pl.String).alias("user_id"),
+                pl.format("first seen at row {}", "first").alias("detail"),
+            )
+            .select(list(SCHEMA))
+        )
+    return ItemIds(first["item_id"], first["place"].to_numpy(), read)
+
+
+def take_rows(parts: Iterable[Table], places: npt.NDArray[np.int64]) -> Table:
+    """Some rows, by their ascending numbers among all rows of the parts, as one table.
+
+    Raises:
+        BadTable: there are fewer rows than before.
+    """
+    taken, read = [], 0
+    for part in parts:
+        low, high = np.searchsorted(places, [read, read + len(part.rows)])
+        taken.append(part.take(places[low:high] - read))
+        read += len(part.rows)
+    if len(places) and places[-1] >= read:
+        raise BadTable("the files of items changed while they were read; run it again")
+    return join_tables(taken)
 
 
 def items_of(
     table: Table,
-    rejects: Rejects,
     *,
     columns: Mapping[str, str],
     text_columns: Sequence[str] | None = None,
     skip_columns: Sequence[str] = (),
     picture_root: Path,
 ) -> Items:
-    """Clean a table of items; missing and repeated ids go to `rejects`.
+    """Clean a table of items that all have an id of their own.
 
     Pictures are looked for below `picture_root`.
 
@@ -104,11 +155,8 @@ def items_of(
             f"{file} has no column {', '.join(unknown)} (options.text_columns, "
             f"options.skip_columns); its columns are {', '.join(seen)}"
         )
-    chosen, ids = usable_rows(table, roles["item_id"], rejects)
-
-    def values(name: str) -> list[Any]:
-        column = table.values(name)
-        return [column[place] for place in chosen]
+    values = table.values
+    ids = ids_of(table, roles["item_id"])
 
     parts: dict[str, Sequence[str | Sequence[str] | None]] = {}
     for role in SENTENCE_ROLES:
@@ -142,8 +190,8 @@ def items_of(
         attributes["image_url"] = pa.array(addresses, pa.string())
     return Items(
         ids=ids,
-        rows=table.rows[chosen],
-        files=[table.file(place) for place in chosen.tolist()],
+        rows=table.rows,
+        files=files_of(table),
         titles=[title or None for title in parts.get("title", [None] * len(ids))],  # type: ignore[misc]
         texts=sentences,
         attributes=attributes,
@@ -160,25 +208,14 @@ def items_of(
     )
 
 
-def usable_rows(
-    table: Table, id_column: str, rejects: Rejects
-) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Places and ids of the rows that have an id of their own; the first of equal ids stays."""
-    chosen: list[int] = []
-    first_row: dict[str, int] = {}
-    for place, value in enumerate(table.values(id_column)):
-        row = int(table.rows[place])
-        item_id = id_text(value)
-        if item_id is None:
-            detail = "" if value is None else f"{value!r} cannot be an id"
-            rejects.add(table.file(place), row, "missing item id", detail=detail)
-        elif item_id in first_row:
-            detail = f"first seen at row {first_row[item_id]}"
-            rejects.add(table.file(place), row, "duplicate item id", item_id=item_id, detail=detail)
-        else:
-            first_row[item_id] = row
-            chosen.append(place)
-    return np.array(chosen, dtype=np.int64), list(first_row)
+def ids_of(table: Table, id_column: str) -> list[str]:
+    """The ids of rows that have one."""
+    return [text for value in table.values(id_column) if (text := id_text(value)) is not None]
+
+
+def files_of(table: Table) -> list[str]:
+    """The file of every row."""
+    return [table.file(place) for place in range(len(table.rows))]
 
 
 def _features(values: list[Any]) -> list[list[str] | None]:

@@ -1,36 +1,29 @@
-"""Read a log of interactions and turn it into sorted integer arrays."""
+"""Read a log of interactions part by part into a store of events.
+
+The unit of the times is known only once all of them were seen, so there are two passes: each part
+is read, weighed and written to disk; then its times are told, bad rows are set aside, and the
+rest goes to the store.
+"""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from utgrec.data.columns import EVENT_ROLES, INTERACTION_ROLES, find_columns
-from utgrec.data.events import EventOptions, read_events
+from utgrec.data.event_store import EventStore
+from utgrec.data.events import EventOptions, EventScale
 from utgrec.data.rejects import SCHEMA, Rejects
-from utgrec.data.table import Table, column_names, read_tables
-from utgrec.data.times import UTC, TimeUnit, read_times, row_times
-from utgrec.data.values import id_text
+from utgrec.data.table import Table
+from utgrec.data.times import UTC, Clock, Moments, TimeUnit, read_moments
+from utgrec.data.values import id_text, storable_text
 from utgrec.errors import BadTable
 
-
-class Log(NamedTuple):
-    """n interactions, sorted by user, then time, then source order.
-
-    Users are numbered in the order of their ids as text, so the numbers do not depend on the
-    order of the rows.
-    """
-
-    user_ids: list[str]  # (U,)
-    users: npt.NDArray[np.int32]  # (n,)
-    items: npt.NDArray[np.int32]  # (n,)
-    timestamps: npt.NDArray[np.int64]  # (n,), ms
-    facts: dict[str, Any]
-    extra: dict[str, pl.Series] = {}  # noqa: RUF012  further columns, each (n,)
+TOGETHER = 2**18  # rows
+EXTRA = "extra "  # before the names of further columns, while the others are still there
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,31 +42,88 @@ class LogOptions:
     """Which events count."""
 
 
-def read_log(
-    paths: Sequence[Path], item_ids: Sequence[str], rejects: Rejects, options: LogOptions
-) -> Log:
-    """Read interactions of the given items; the same as `log_of` what is in the files.
-
-    Raises:
-        BadTable: a column is missing or ambiguous.
-    """
-    found = [find_roles(path.name, column_names(path), options) for path in paths]
-    for path, roles in zip(paths, found, strict=True):
-        if roles != found[0]:
-            raise BadTable(
-                f"{path.name} has the columns {_told(roles)} where {paths[0].name} has "
-                f"{_told(found[0])}; the files of one log name their columns alike"
-            )
-    table = read_tables(paths, rejects, list(dict.fromkeys(found[0].values())))
-    return log_of(table, item_ids, rejects, options)
-
-
-def find_roles(file: str, seen: Sequence[str], options: LogOptions) -> dict[str, str]:
+def find_roles(columns: Mapping[str, Sequence[str]], options: LogOptions) -> dict[str, str]:
     """Which column of a log is the user, the item, the time, the event and the weight.
 
+    `columns` is file → names of its columns; all files name them alike.
+
     Raises:
         BadTable: a column is missing or ambiguous.
     """
+    found = {file: _roles(file, seen, options) for file, seen in columns.items()}
+    first = next(iter(found))
+    for file, roles in found.items():
+        if roles != found[first]:
+            raise BadTable(
+                f"{file} has the columns {_shown_roles(roles)} where {first} has "
+                f"{_shown_roles(found[first])}; the files of one log name their columns alike"
+            )
+    return found[first]
+
+
+def read_log(
+    parts: Iterable[Table],
+    roles: Mapping[str, str],
+    known: pl.Series,
+    work: Path,
+    store: EventStore,
+    rejects: Rejects,
+    options: LogOptions,
+) -> dict[str, Any]:
+    """Fill a store with the events of a log; what cannot be used goes to `rejects`.
+
+    Args:
+        known: the ids of the items that there are.
+        work: an empty folder for what is only needed meanwhile.
+
+    Returns:
+        What the manifest of the domain records: columns, time, rows, and events if they are told.
+    """
+    weights = {role: name for role, name in roles.items() if role in EVENT_ROLES}
+    scale = EventScale(weights, options.events)
+    clock = Clock(options.time_unit, time_format=options.time_format, time_zone=options.time_zone)
+    rows = 0
+
+    def weighed() -> Iterator[pl.DataFrame]:
+        nonlocal rows
+        for part in parts:
+            frame = _untimed(part, roles, options, rows)
+            rows += frame.height
+            clock.see(_moments(frame))
+            events = scale.weigh(
+                {role: _texts(part.column(name)) for role, name in weights.items()}, frame.height
+            )
+            # What does not count need not be right: a view of an item that is gone stops nobody.
+            yield frame.with_columns(
+                events.problem.alias("event_problem"),
+                *(column.alias(f"{EXTRA}{name}") for name, column in events.columns.items()),
+            ).filter(events.counts | events.problem.is_not_null())
+
+    count = 0
+    for count, frame in enumerate(_together(weighed()), start=1):
+        frame.write_ipc(work / f"{count}.arrow", compression="lz4")
+    for number in range(1, count + 1):
+        path = work / f"{number}.arrow"
+        frame = pl.read_ipc(path)
+        path.unlink()
+        store.add(number, _usable(frame, clock, known, rejects, options))
+    facts: dict[str, Any] = {"columns": dict(roles), "time": clock.facts, "rows": rows}
+    return {**facts, "events": scale.facts} if weights else facts
+
+
+def _together(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Small parts as larger ones: what is done to each of them is not free."""
+    waiting: list[pl.DataFrame] = []
+    for frame in frames:
+        waiting.append(frame)
+        if sum(each.height for each in waiting) >= TOGETHER:
+            yield pl.concat(waiting)
+            waiting = []
+    if waiting:
+        yield pl.concat(waiting)
+
+
+def _roles(file: str, seen: Sequence[str], options: LogOptions) -> dict[str, str]:
     columns = options.columns
     told = {role: name for role, name in columns.items() if role in INTERACTION_ROLES}
     if "item" not in told and columns.get("item_id") in seen:
@@ -89,60 +139,78 @@ def find_roles(file: str, seen: Sequence[str], options: LogOptions) -> dict[str,
     return roles
 
 
-def log_of(table: Table, item_ids: Sequence[str], rejects: Rejects, options: LogOptions) -> Log:
-    """Turn a table of interactions into a log; rows that cannot be used go to `rejects`.
-
-    Raises:
-        BadTable: a column is missing or ambiguous.
-    """
-    roles = find_roles(table.files[0], list(table.columns), options)
-    count = len(table.rows)
-    times = (
-        row_times(count)
-        if options.time_unit == "row"
-        else read_times(
-            table.columns[roles["timestamp"]],
-            options.time_unit,
-            time_format=options.time_format,
-            time_zone=options.time_zone,
-        )
-    )
-    of_events = {role: name for role, name in roles.items() if role in EVENT_ROLES}
-    events = read_events(
-        {role: _shown(table.columns[name], count) for role, name in of_events.items()},
-        of_events,
-        options.events,
-        count,
-    )
-    known = pl.DataFrame(
-        {"item_id": list(item_ids), "item": np.arange(len(item_ids), dtype=np.int32)},
-        schema={"item_id": pl.String, "item": pl.Int32},
-    )
-    frame = pl.DataFrame(
-        {
-            "file": table.file_names(),
-            "row": table.rows,
-            "user_id": _ids(table.columns[roles["user"]]),
-            "item_id": _ids(table.columns[roles["item"]]),
-            "time": times.ms,
-            "problem": times.problem,
-            "event_problem": events.problem,
-            "shown": _shown(table.columns.get(roles.get("timestamp", "")), count),
-            "counts": events.counts,
-            **{f"extra {name}": column for name, column in events.columns.items()},
-        }
-    ).join(known, on="item_id", how="left", maintain_order="left")
-    # What does not count need not be right: a view of an item that is gone stops nobody.
-    frame = frame.filter(pl.col("counts") | pl.col("event_problem").is_not_null())
-    frame = _set_aside(frame, rejects)
-    facts: dict[str, Any] = {"columns": roles, "time": times.facts, "rows": count}
-    if of_events:
-        facts["events"] = events.facts
-    return _sorted(frame, facts)
-
-
-def _told(roles: Mapping[str, str]) -> str:
+def _shown_roles(roles: Mapping[str, str]) -> str:
     return ", ".join(f"{role} {name!r}" for role, name in roles.items())
+
+
+def _untimed(
+    part: Table, roles: Mapping[str, str], options: LogOptions, before: int
+) -> pl.DataFrame:
+    """Ids and times of a part as they are written; `before` rows came before it."""
+    count = len(part.rows)
+    if options.time_unit == "row":
+        places = np.arange(before, before + count, dtype=np.float64)
+        moments = Moments(places, np.full(count, np.nan), np.zeros(count, dtype=np.bool_))
+        shown = pl.repeat(None, count, dtype=pl.String, eager=True)
+    else:
+        column = part.column(roles["timestamp"])
+        moments = read_moments(column, time_format=options.time_format, time_zone=options.time_zone)
+        shown = _texts(column)
+    return pl.DataFrame(
+        {
+            "file": pl.repeat(part.files[0], count, dtype=pl.String, eager=True),
+            "row": part.rows,
+            "user_id": _ids(part.column(roles["user"])),
+            "item_id": _ids(part.column(roles["item"])),
+            "number": moments.numbers,
+            "date": moments.dates,
+            "no_time": moments.missing,
+            "shown": shown,
+        }
+    )
+
+
+def _moments(frame: pl.DataFrame) -> Moments:
+    return Moments(*(frame[name].to_numpy() for name in ("number", "date", "no_time")))
+
+
+def _usable(
+    frame: pl.DataFrame, clock: Clock, known: pl.Series, rejects: Rejects, options: LogOptions
+) -> pl.DataFrame:
+    """The events of a part; every other row is set aside with the first reason that applies."""
+    if options.time_unit == "row":
+        times = [pl.col("number").cast(pl.Int64).alias("timestamp"), pl.lit(None).alias("problem")]
+    else:
+        read = clock.read(_moments(frame))
+        times = [pl.lit(pl.Series("timestamp", read.ms)), pl.lit(read.problem.alias("problem"))]
+    reason = (
+        pl.when(pl.col("user_id").is_null())
+        .then(pl.lit("missing user id"))
+        .when(pl.col("item_id").is_null())
+        .then(pl.lit("missing item id"))
+        .when(~pl.col("item_id").is_in(known.implode()))
+        .then(pl.lit("unknown item"))
+        .otherwise(pl.coalesce("problem", "event_problem"))
+    )
+    frame = frame.with_columns(times).with_columns(reason.alias("reason"))
+    detail = (
+        pl.when(pl.col("reason") == "unknown item")
+        .then(pl.lit("the table of items does not have it"))
+        .when(pl.col("reason").str.contains("time"))
+        .then(pl.col("shown").fill_null(""))
+        .otherwise(pl.lit(""))
+    )
+    bad = frame.filter(pl.col("reason").is_not_null())
+    if bad.height:
+        rejects.add_frame(bad.with_columns(detail.alias("detail")).select(list(SCHEMA)))
+        frame = frame.filter(pl.col("reason").is_null())
+    extra = [name for name in frame.columns if name.startswith(EXTRA)]
+    return frame.select(
+        "user_id",
+        "item_id",
+        "timestamp",
+        *(pl.col(name).alias(name.removeprefix(EXTRA)) for name in extra),
+    )
 
 
 def _ids(column: pl.Series | list[Any]) -> pl.Series:
@@ -156,56 +224,10 @@ def _ids(column: pl.Series | list[Any]) -> pl.Series:
     return pl.Series([id_text(value) for value in values], dtype=pl.String)
 
 
-def _shown(column: pl.Series | list[Any] | None, count: int) -> pl.Series:
-    """The times as they stand in the file, for messages."""
+def _texts(column: pl.Series | list[Any]) -> pl.Series:
+    """Values as they stand in the file."""
     if isinstance(column, pl.Series):
         return column.cast(pl.String, strict=False)
-    values = column if column is not None else [None] * count
-    return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
-
-
-def _set_aside(frame: pl.DataFrame, rejects: Rejects) -> pl.DataFrame:
-    """Move every row that cannot be used to `rejects`, with the first reason that applies."""
-    reason = (
-        pl.when(pl.col("user_id").is_null())
-        .then(pl.lit("missing user id"))
-        .when(pl.col("item_id").is_null())
-        .then(pl.lit("missing item id"))
-        .when(pl.col("item").is_null())
-        .then(pl.lit("unknown item"))
-        .otherwise(pl.coalesce("problem", "event_problem"))
-    )
-    frame = frame.with_columns(reason.alias("reason"))
-    bad = frame.filter(pl.col("reason").is_not_null())
-    detail = (
-        pl.when(pl.col("reason") == "unknown item")
-        .then(pl.lit("the table of items does not have it"))
-        .when(pl.col("reason").str.contains("time"))
-        .then(pl.col("shown").fill_null(""))
-        .otherwise(pl.lit(""))
-    )
-    rejects.add_frame(bad.with_columns(detail.alias("detail")).select(list(SCHEMA)))
-    return frame.filter(pl.col("reason").is_null())
-
-
-def _sorted(frame: pl.DataFrame, facts: dict[str, Any]) -> Log:
-    users = frame.select(pl.col("user_id").unique().sort()).with_row_index("user")
-    numbered = frame.join(users, on="user_id", how="left", maintain_order="left")
-    user = numbered["user"].cast(pl.Int32).to_numpy()
-    time = numbered["time"].to_numpy()
-    order = np.lexsort((time, user))  # stable: equal times keep the source order
-    source = np.argsort(user, kind="stable")  # every user's rows as they stand in the source
-    unsorted = (np.diff(user[source]) == 0) & (np.diff(time[source]) < 0)
-    facts = {**facts, "time": {**facts["time"], "unsorted": int(unsorted.sum())}}
-    return Log(
-        user_ids=users["user_id"].to_list(),
-        users=user[order],
-        items=numbered["item"].to_numpy()[order],
-        timestamps=time[order],
-        facts=facts,
-        extra={
-            name.removeprefix("extra "): numbered[name].gather(order)
-            for name in numbered.columns
-            if name.startswith("extra ")
-        },
+    return pl.Series(
+        [None if value is None else storable_text(str(value)) for value in column], dtype=pl.String
     )

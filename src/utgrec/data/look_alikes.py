@@ -1,6 +1,5 @@
 """Ids that a person would take for one: equal but for case and white space."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -8,9 +7,9 @@ import polars as pl
 EXAMPLES = 3
 
 
-def count_look_alikes(ids: Sequence[str]) -> dict[str, Any]:
+def count_look_alikes(ids: pl.Series) -> dict[str, Any]:
     """How many of n different ids have a look-alike, and some of them."""
-    given = pl.DataFrame({"id": list(ids)}, schema={"id": pl.String})
+    given = pl.DataFrame({"id": ids})
     shape = pl.col("id").str.to_lowercase().str.replace_all(r"\s+", "")
     groups = (
         given.group_by(shape.alias("shape"))

@@ -6,36 +6,39 @@ is how `utgrec export` writes "Health & Beauty". A sequence whose name says that
 (title, description …) is text. NAME.user is not read: a domain knows of its users what they took.
 """
 
-from collections.abc import Collection, Sequence
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from utgrec import storage
 from utgrec.data.columns import words_of
-from utgrec.data.exact import exact_items
-from utgrec.data.items import Items, items_of
-from utgrec.data.log import log_of
+from utgrec.data.items import find_id_column
+from utgrec.data.log import find_roles
 from utgrec.data.options import TableOptions
-from utgrec.data.prepare import Source, hash_inputs, name_of, prepare_source
+from utgrec.data.pipeline import make_domain
+from utgrec.data.prepare import clean_items, name_of
 from utgrec.data.rejects import Rejects
-from utgrec.data.table import Table, join_tables, read_separated
+from utgrec.data.table import Table
 from utgrec.data.table_files import match_files
+from utgrec.data.tables_source import (
+    Hears,
+    Reading,
+    TablesSource,
+    make_plan,
+    one_after_the_other,
+    size_of,
+)
+from utgrec.data.text_tables import header_of, read_separated
 from utgrec.errors import BadTable
 from utgrec.progress import Progress
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 PROSE = frozenset({"title", "name", "description", "text", "sentence", "summary", "plot", "review"})
 SPACE, NO_BREAK = " ", "\u00a0"
-
-
-class Atomic(NamedTuple):
-    """One table of atomic files."""
-
-    table: Table  # columns without their types
-    types: dict[str, str]  # column → token, token_seq, float or float_seq
 
 
 def prepare_recbole(
@@ -48,10 +51,10 @@ def prepare_recbole(
     """
     source = Path(source)
     options = name_of(options, source)
-    return prepare_source(recbole_source(source, options), Path(out), options, progress)
+    return make_domain(recbole_source(source, options), Path(out), make_plan(options), progress)
 
 
-def recbole_source(source: Path, options: TableOptions) -> Source:
+def recbole_source(source: Path, options: TableOptions) -> TablesSource:
     """The atomic files of a folder.
 
     Raises:
@@ -61,86 +64,105 @@ def recbole_source(source: Path, options: TableOptions) -> Source:
         raise BadTable(f"{source} is no folder; give the folder that holds the atomic files")
     logs = _log_files(source, options.interactions_file)
     items = _item_files(source, options.items_file, logs)
+    of_log = read_types(logs)
+    roles = find_roles({path.name: list(of_log) for path in logs}, options.log)
+    of_items = read_types(items) if items else {"item_id": "token"}
+    columns = {**_title(list(of_items)), **options.columns} if items else {}
+    id_column = find_id_column({path.name: list(of_items) for path in items or logs}, columns)
 
-    def read(rejects: Rejects) -> Items:
-        if not items:
-            return bare_items(read_atomic(logs, rejects).table, options, source)
-        lists = None
-        if options.exact:
-            lists = {name for name, kind in options.exact_types.items() if kind == "list"}
-        found = read_atomic(items, rejects, lists)
-        if options.exact:
-            return exact_items(found.table, rejects, options.exact_types)
-        return items_of(
-            found.table,
-            rejects,
-            columns={**_title(list(found.table.columns)), **options.columns},
-            text_columns=options.text_columns,
-            skip_columns=options.skip_columns,
-            picture_root=source,
-        )
+    def item_parts(
+        rejects: Rejects, columns: Sequence[str] | None, hears: Hears
+    ) -> Iterator[Table]:
+        if items:
+            return read_atomic(items, of_items, rejects, columns, _lists(of_items, options), hears)
+        return _bare_items(read_atomic(logs, of_log, Rejects("reject", most=0), [roles["item"]]))
 
-    return Source(
-        root=source,
-        inputs=hash_inputs(source, [*items, *logs]),
-        read_items=read,
-        read_log=lambda ids, rejects: log_of(
-            read_atomic(logs, rejects).table, ids, rejects, options.log
+    reading = Reading(
+        items=item_parts,
+        log=lambda rejects, hears: read_atomic(
+            logs, of_log, rejects, list(roles.values()), hears=hears
         ),
+        id_column=id_column,
+        roles=roles,
+        clean=lambda table: clean_items(
+            table, dataclasses.replace(options, columns=columns), id_column, source
+        ),
+        bytes=(size_of(items or logs), size_of(logs)),
     )
+    return TablesSource(source, [*items, *logs], reading, options.log)
 
 
-def read_atomic(
-    paths: Sequence[Path], rejects: Rejects, lists: Collection[str] | None = None
-) -> Atomic:
-    """Read atomic files of one kind, one after the other.
-
-    Args:
-        lists: columns that are lists; None = sequences whose name does not say that they are prose.
+def read_types(paths: Sequence[Path]) -> dict[str, str]:
+    """The columns of atomic files of one kind, and their types.
 
     Raises:
-        BadTable: a field without a type, or a file that cannot be read.
+        BadTable: a field without a type, or with another one in another file.
     """
-    tables: list[Table] = []
     types: dict[str, str] = {}
     for path in paths:
-        read = read_separated(path, "tsv", rejects)
-        columns: dict[str, pl.Series | list[Any]] = {}
-        for header, column in read.columns.items():
+        for header in header_of(path, "tsv"):
             name, colon, kind = header.rpartition(":")
-            if not colon or not name or kind not in TYPES:
+            if header and (not colon or not name or kind not in TYPES):
                 raise BadTable(
                     f"{path.name}: the field {header!r} has no type; a header of atomic files says "
                     f"NAME:TYPE, and a type is one of {', '.join(TYPES)}"
                 )
-            if types.setdefault(name, kind) != kind:
+            if header and types.setdefault(name, kind) != kind:
                 raise BadTable(
                     f"{path.name}: the field {name!r} is {kind}, elsewhere it is {types[name]}"
                 )
-            listed = kind.endswith("_seq") and (
-                words_of(name)[-1:] not in [[word] for word in PROSE]
-                if lists is None
-                else name in lists
-            )
-            columns[name] = _split(column) if listed else column
-        tables.append(read._replace(columns=columns))
-    return Atomic(join_tables(tables), types)
+    return types
 
 
-def bare_items(table: Table, options: TableOptions, root: Path) -> Items:
-    """The items of a log that comes without a table of items: ids, and nothing else.
+def read_atomic(
+    paths: Sequence[Path],
+    types: Mapping[str, str],
+    rejects: Rejects,
+    columns: Sequence[str] | None = None,
+    lists: Collection[str] = (),
+    hears: Hears = lambda done: None,
+) -> Iterator[Table]:
+    """The parts of atomic files of one kind, or of some of their columns, one file after the other.
+
+    Values of the columns named in `lists` are split.
 
     Raises:
-        BadTable: the log has no column of items.
+        BadTable: a file that cannot be read.
     """
-    from utgrec.data.log import find_roles
+    wanted = None if columns is None else [f"{name}:{types.get(name)}" for name in columns]
 
-    column = find_roles(table.files[0], list(table.columns), options.log)["item"]
-    values = table.values(column)
-    ids = sorted({value for value in values if isinstance(value, str) and value.strip()})
-    rows = np.arange(1, len(ids) + 1, dtype=np.int64)
-    alone = Table(rows, {"item_id": pl.Series(ids, dtype=pl.String)}, table.files[:1])
-    return items_of(alone, Rejects("error"), columns={}, picture_root=root)
+    def read(path: Path, told: Hears) -> Iterator[Table]:
+        for part in read_separated(path, "tsv", rejects, wanted, told):
+            named: dict[str, pl.Series | list[Any]] = {}
+            for header, column in part.columns.items():
+                name = header.rpartition(":")[0]
+                named[name] = _split(column) if name in lists else column
+            yield part._replace(columns=named)
+
+    return one_after_the_other(paths, read, hears)
+
+
+def _lists(types: Mapping[str, str], options: TableOptions) -> set[str]:
+    """Columns that are lists: sequences whose name does not say that they are prose."""
+    if options.exact:
+        return {name for name, kind in options.exact_types.items() if kind == "list"}
+    return {
+        name
+        for name, kind in types.items()
+        if kind.endswith("_seq") and words_of(name)[-1:] not in [[word] for word in PROSE]
+    }
+
+
+def _bare_items(log: Iterator[Table]) -> Iterator[Table]:
+    """The items of a log that comes without a table of items: ids, and nothing else."""
+    found: set[str] = set()
+    file = ""
+    for part in log:
+        (column,) = part.columns
+        found |= {value for value in part.values(column) if value and value.strip()}
+        file = part.files[0]
+    ids = pl.Series(sorted(found), dtype=pl.String)
+    yield Table(np.arange(1, len(ids) + 1, dtype=np.int64), {"item_id": ids}, (file,))
 
 
 def _split(column: pl.Series | list[Any]) -> list[list[str] | None]:

@@ -10,6 +10,9 @@ from utgrec.errors import InputError
 
 BadRows = Literal["error", "reject"]
 
+MOST_LISTED = 100_000  # rows of rejected.parquet; the others are only counted
+TOGETHER = 4096  # single rows that wait for being put into a table
+
 SCHEMA = pl.Schema(
     {
         "file": pl.String,
@@ -52,6 +55,8 @@ class Rejects:
         entry = {"file": file, "row": row, "reason": reason, "detail": _storable(detail)}
         entry |= {"item_id": _storable(item_id), "user_id": _storable(user_id)}
         self._entries.append(entry)
+        if len(self._entries) >= TOGETHER:
+            self._flush()
 
     def add_frame(self, frame: pl.DataFrame) -> None:
         """Note many bad rows; `frame` has the columns of SCHEMA."""

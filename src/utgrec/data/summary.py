@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utgrec.catalog import LEAVE_ONE_OUT, Domain
-from utgrec.data.cleaning.findings import Findings, find, warnings_of
+from utgrec.data.cleaning.findings import Findings, find, text_column, warnings_of
 from utgrec.data.split import split_domain
 
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ def summarise(domain: Domain) -> DomainSummary:
     split = split_domain(domain)
     lengths = np.diff(domain.offsets)
     popularity = np.bincount(domain.items, minlength=len(domain.catalog))
-    pictured = np.array([image is not None for image in domain.catalog.images], dtype=bool)
-    text_lengths = np.array([len(text) for text in domain.catalog.texts])
+    pictured = ~domain.catalog.table.column("image").is_null().to_numpy()
+    text_lengths = text_lengths_of(domain)
     train_lengths = np.diff(split.offsets)
     users = np.repeat(np.arange(domain.user_count), lengths)
     repeats = count_repeats(users, domain.items, domain.timestamps)
@@ -171,6 +171,12 @@ def summarise(domain: Domain) -> DomainSummary:
         "samples": _samples(domain, popularity),
     }
     return DomainSummary(**values, warnings=_warnings(values, facts))
+
+
+def text_lengths_of(domain: Domain) -> npt.NDArray[np.int64]:
+    """Characters of every item's sentence, without a copy of the texts. (N,)"""
+    texts = text_column(domain.catalog.table, "text").fill_null("")
+    return texts.str.len_chars().to_numpy().astype(np.int64)
 
 
 def gini(counts: npt.NDArray[np.integer[Any]]) -> float:

@@ -4,9 +4,9 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 from utgrec.errors import BadTable
 
@@ -22,6 +22,7 @@ FORMATS = {
 }
 PACKED = (".gz", ".zst")
 PATTERN = frozenset("*?[")
+LONGEST_HEADER = 2**20  # bytes
 BOM = b"\xef\xbb\xbf"
 
 # Names of files without suffix, most telling group first; "meta" also stands for meta_Books.
@@ -107,26 +108,30 @@ def match_files(folder: Path, told: str, what: str) -> list[Path]:
     return found
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """The lines of a text file, unpacked, without a byte order mark."""
-    with open_table(path) as stream:
-        first = True
-        while line := unpacked(path, stream.readline):
-            yield line.removeprefix(BOM) if first else line
-            first = False
+def unpacking(raw: io.RawIOBase, name: str) -> io.BufferedIOBase:
+    """The bytes that a file of that name holds, unpacked if it ends in .gz or .zst.
 
-
-def open_table(path: Path) -> io.BufferedIOBase:
-    """A file's bytes, unpacked if its name ends in .gz or .zst; read them through `unpacked`."""
-    name = path.name.lower()
-    if name.endswith(".gz"):
-        return gzip.open(path, "rb")
-    if name.endswith(".zst"):
+    Read them through `unpacked`.
+    """
+    lower = name.lower()
+    if lower.endswith(".gz"):
+        return gzip.GzipFile(fileobj=cast(BinaryIO, raw), mode="rb")
+    if lower.endswith(".zst"):
         import pyarrow as pa
 
-        packed = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+        packed = pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
         return io.BufferedReader(cast(io.RawIOBase, packed), 2**16)
-    return open(path, "rb")
+    return io.BufferedReader(raw, 2**16)
+
+
+def first_line(path: Path) -> bytes:
+    """The first line of a text file, with its end; cut at 1 MiB.
+
+    Raises:
+        BadTable: a packed file that is cut off or damaged.
+    """
+    with open(path, "rb", buffering=0) as file, unpacking(file, path.name) as stream:
+        return unpacked(path, lambda: stream.readline(LONGEST_HEADER))
 
 
 def unpacked(path: Path, read: Callable[[], T]) -> T:
@@ -138,11 +143,13 @@ def unpacked(path: Path, read: Callable[[], T]) -> T:
     try:
         return read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadTable(f"{path.name} is not a whole gzip file ({error}); copy it again") from error
+        raise BadTable(
+            f"{path.name} is not a whole gzip file ({error}); copy or download it again"
+        ) from error
     except OSError as error:
         if error.errno is None and path.name.lower().endswith(".zst"):  # from the decoder
             raise BadTable(
-                f"{path.name} is not a whole zstd file ({error}); copy it again"
+                f"{path.name} is not a whole zstd file ({error}); copy or download it again"
             ) from error
         raise
 

@@ -17,6 +17,7 @@ does not exist. Real times must lie between 1970 and 2100.
 """
 
 import datetime
+import math
 import re
 import warnings
 from typing import Any, Literal, NamedTuple
@@ -26,6 +27,7 @@ import numpy.typing as npt
 import polars as pl
 
 from utgrec.config import require
+from utgrec.data.values import storable_text
 
 TimeUnit = Literal["auto", "position", "row", "s", "ms", "us", "ns"]
 
@@ -60,26 +62,19 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MS = datetime.timedelta(milliseconds=1)
 
 
+class Moments(NamedTuple):
+    """The times of n interactions as they are written, before the unit of the log is known."""
+
+    numbers: npt.NDArray[np.float64]  # (n,), NaN where there is none
+    dates: npt.NDArray[np.float64]  # (n,), ms since 1970, NaN where there is none
+    missing: npt.NDArray[np.bool_]  # (n,)
+
+
 class Times(NamedTuple):
     """The times of n interactions."""
 
     ms: npt.NDArray[np.int64]  # (n,), 0 where there is a problem
     problem: pl.Series  # (n,), why a time cannot be used, or null
-    unit: str  # position, row, s, ms, us, ns or date
-    rule: str  # in words, for the manifest
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the manifest of the domain records."""
-        real = self.unit not in ("position", "row")
-        # A clock that was never set, or a 0 where there was no time, falls into 1970.
-        early = (self.ms < YEAR_1971) & self.problem.is_null().to_numpy()
-        return {
-            "unit": self.unit,
-            "real": real,
-            "rule": self.rule,
-            "in_1970": int(early.sum()) if real else 0,
-        }
 
 
 def check_format(time_format: str, time_zone: str) -> None:
@@ -110,77 +105,114 @@ def check_format(time_format: str, time_zone: str) -> None:
     require(known, f"time_zone {time_zone!r} is unknown; it is a name such as Europe/Berlin")
 
 
-def read_times(
-    values: pl.Series | list[Any],
-    unit: TimeUnit = "auto",
-    *,
-    time_format: str = "",
-    time_zone: str = UTC,
-) -> Times:
-    """Read a column of times; see the table above. With a format, every time must have it."""
+def read_moments(
+    values: pl.Series | list[Any], *, time_format: str = "", time_zone: str = UTC
+) -> Moments:
+    """Read (a part of) a column of times. With a format, every time must have it."""
     column = values if isinstance(values, pl.Series) else pl.Series(_texts(values), dtype=pl.String)
+    nothing = np.full(len(column), np.nan)
     if column.dtype == pl.Date or column.dtype == pl.Datetime:
-        numbers = np.full(len(column), np.nan)
         naive = column.dtype == pl.Date or getattr(column.dtype, "time_zone", None) is None
         epoch = column.dt.epoch("ms")
         dates = _floats(_in_utc(epoch, time_zone) if naive else epoch)
-    elif time_format:
+        return Moments(nothing, dates, column.is_null().to_numpy())
+    if time_format:
         column = column.cast(pl.String).str.strip_chars()
-        numbers = np.full(len(column), np.nan)
-        dates = _formatted(column, time_format, time_zone)
+        numbers, dates = nothing, _formatted(column, time_format, time_zone)
     elif column.dtype.is_numeric():
-        numbers = column.cast(pl.Float64).to_numpy().copy()
-        dates = np.full(len(column), np.nan)
+        numbers, dates = column.cast(pl.Float64).to_numpy().copy(), nothing
     else:
         column = column.cast(pl.String).str.strip_chars()
         numbers = column.cast(pl.Float64, strict=False).to_numpy().copy()
         dates = _dates(column.set(pl.Series(np.isfinite(numbers)), None), time_zone)
-    are_numbers = np.isfinite(numbers)
-    are_dates = np.isfinite(dates)
-    mostly_dates = are_dates.sum() > are_numbers.sum()
-    decided = unit not in ("auto", "row")
-    of_numbers = unit if decided else _unit_of(numbers[are_numbers])
-    with np.errstate(over="ignore"):  # what overflows is after the year 2100
-        ms = np.where(are_dates, dates, np.rint(numbers * FACTORS[of_numbers]))
-    # Positions and dates cannot be ordered against each other: the rarer kind cannot be used.
-    mixed = (are_numbers if mostly_dates else are_dates) & (of_numbers == "position")
-    last = 1e8 if of_numbers == "position" and not mostly_dates else YEAR_2100
-    if of_numbers == "position" and decided:
-        last = 2.0**53
-    problem = np.full(len(ms), None, dtype=object)
-    problem[ms >= last] = (
-        "time after the year 2100" if last == YEAR_2100 else "time in another unit than the others"
-    )
-    problem[mixed] = "time in another unit than the others"
-    problem[ms < 0] = "negative time"
-    problem[~are_numbers & ~are_dates] = "unreadable time"
-    problem[(column.is_null() | (column.cast(pl.String, strict=False) == "")).to_numpy()] = (
-        "missing time"
-    )
-    reasons = pl.Series("problem", problem.tolist(), dtype=pl.String)
-    used = "date" if mostly_dates or time_format else of_numbers
-    good = reasons.is_null().to_numpy()
-    return Times(
-        np.where(good, ms, 0).astype(np.int64),
-        reasons,
-        used,
-        _rule(used, decided, time_format, time_zone),
-    )
+    empty = column.is_null() | (column.cast(pl.String, strict=False) == "")
+    return Moments(numbers, dates, empty.to_numpy())
 
 
-def row_times(count: int) -> Times:
-    """For logs without times: the order of the rows is the order of the events."""
-    none = pl.Series("problem", [None] * count, dtype=pl.String)
-    rule = "the log has no times; the number of the row stands for the time"
-    return Times(np.arange(count, dtype=np.int64), none, "row", rule)
+class Clock:
+    """Sees all times of a log, part by part, and then tells what each of them is in milliseconds.
 
+    The unit is that of the median of all numbers. To know it, it is enough to count the numbers
+    below each limit, and to keep the two numbers next to it.
+    """
 
-def _unit_of(numbers: npt.NDArray[np.float64]) -> str:
-    if not len(numbers):
-        return "s"
-    with np.errstate(over="ignore"):
-        median = float(np.median(numbers))
-    return next((unit for unit, limit in LIMITS if median < limit), "ns")
+    def __init__(
+        self, unit: TimeUnit = "auto", *, time_format: str = "", time_zone: str = UTC
+    ) -> None:
+        self._told = unit not in ("auto", "row")
+        self._unit, self._format, self._zone = unit, time_format, time_zone
+        self._numbers = self._dates = 0
+        self._below = dict.fromkeys(FACTORS, 0)  # unit → numbers below its limit
+        self._largest = dict.fromkeys(FACTORS, -math.inf)  # of them
+        self._next = dict.fromkeys(FACTORS, math.inf)  # the smallest of the others
+        self._in_1970 = 0
+
+    def see(self, moments: Moments) -> None:
+        """One more part of the log."""
+        numbers = moments.numbers[np.isfinite(moments.numbers)]
+        self._numbers += len(numbers)
+        self._dates += int(np.isfinite(moments.dates).sum())
+        for unit, limit in LIMITS:
+            below = numbers < limit
+            self._below[unit] += int(below.sum())
+            self._largest[unit] = max(self._largest[unit], numbers[below].max(initial=-math.inf))
+            self._next[unit] = min(self._next[unit], numbers[~below].min(initial=math.inf))
+
+    def read(self, moments: Moments) -> Times:
+        """A part of the log, once all of it was seen."""
+        are_numbers, are_dates = np.isfinite(moments.numbers), np.isfinite(moments.dates)
+        unit, by_date = self._number_unit, self._dates > self._numbers
+        with np.errstate(over="ignore"):  # what overflows is after the year 2100
+            ms = np.where(are_dates, moments.dates, np.rint(moments.numbers * FACTORS[unit]))
+        # Positions and dates cannot be ordered against each other: the rarer kind cannot be used.
+        mixed = (are_numbers if by_date else are_dates) & (unit == "position")
+        last = 1e8 if unit == "position" and not by_date else YEAR_2100
+        if unit == "position" and self._told:
+            last = 2.0**53
+        problem = np.full(len(ms), None, dtype=object)
+        other_unit = "time in another unit than the others"
+        problem[ms >= last] = "time after the year 2100" if last == YEAR_2100 else other_unit
+        problem[mixed] = other_unit
+        problem[ms < 0] = "negative time"
+        problem[~are_numbers & ~are_dates] = "unreadable time"
+        problem[moments.missing] = "missing time"
+        reasons = pl.Series("problem", problem.tolist(), dtype=pl.String)
+        good = reasons.is_null().to_numpy()
+        # A clock that was never set, or a 0 where there was no time, falls into 1970.
+        self._in_1970 += int(((ms < YEAR_1971) & good).sum())
+        return Times(np.where(good, ms, 0).astype(np.int64), reasons)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest of the domain records, once all of the log was read."""
+        if self._unit == "row":
+            return {
+                **{"unit": "row", "real": False, "in_1970": 0},
+                "rule": "the log has no times; the number of the row stands for the time",
+            }
+        by_date = self._dates > self._numbers or bool(self._format)
+        unit = "date" if by_date else self._number_unit
+        real = unit != "position"
+        return {
+            "unit": unit,
+            "real": real,
+            "rule": _rule(unit, self._told, self._format, self._zone),
+            "in_1970": self._in_1970 if real else 0,
+        }
+
+    @property
+    def _number_unit(self) -> str:
+        if self._told:
+            return self._unit
+        if not self._numbers:
+            return "s"
+        return next((unit for unit, limit in LIMITS if self._median_is_below(unit, limit)), "ns")
+
+    def _median_is_below(self, unit: str, limit: float) -> bool:
+        if 2 * self._below[unit] != self._numbers:
+            return 2 * self._below[unit] > self._numbers
+        with np.errstate(over="ignore"):
+            return (self._largest[unit] + self._next[unit]) / 2 < limit
 
 
 def parse_moment(text: str) -> int | None:
@@ -252,7 +284,9 @@ def _floats(ms: pl.Series) -> npt.NDArray[np.float64]:
 def _texts(values: list[Any]) -> list[str | None]:
     """JSON values as text; a number's text reads back as the same number."""
     return [
-        value if value is None or isinstance(value, str) else repr(value).lower()
+        value
+        if value is None
+        else storable_text(value if isinstance(value, str) else repr(value).lower())
         for value in values
     ]
 

@@ -160,6 +160,11 @@ def id_text(value: Any) -> str | None:
     return text if text.strip() and _encodes(text) else None
 
 
+def storable_text(text: str) -> str:
+    """Text without the halves of surrogate pairs, which UTF-8 cannot hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def _encodes(text: str) -> bool:
     try:
         text.encode("utf-8")

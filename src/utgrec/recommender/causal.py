@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from utgrec import storage
 from utgrec.config import require, to_dict
+from utgrec.errors import FormatVersionError
 from utgrec.recommender.dropout import drop
 from utgrec.recommender.item_vectors import ItemVectors, token_bits
 from utgrec.recommender.item_words import ItemWords
@@ -193,11 +194,23 @@ class CausalRecommender(GenerativeRecommender):
 
     @classmethod
     def load(cls, folder: Path, sizes: CausalSizes, vocabulary: Vocabulary) -> "CausalRecommender":
-        """Open what `save` wrote, ready to recommend."""
+        """Open what `save` wrote, ready to recommend.
+
+        Raises:
+            FormatVersionError: the weights are those of another version's network.
+        """
         weights = load_file(folder / WEIGHTS)
         model = cls(sizes, vocabulary, known=weights.get("items.keys"))
-        if model.words is not None:
+        if model.words is not None and "words.table" in weights:
             model.words.read(weights["words.table"])
+        own = model.state_dict()
+        both = own.keys() & weights.keys()
+        other = {name for name in both if own[name].shape != weights[name].shape}
+        if differs := sorted((own.keys() ^ weights.keys()) | other):
+            raise FormatVersionError(
+                f"{folder} holds the network of another version of UTGRec ({differs[0]} differs); "
+                "train the recommender again, or install the version that wrote it"
+            )
         model.load_state_dict(weights)
         return model.eval()
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import require
-from utgrec.data.summary import DomainSummary, summarise
+from utgrec.data.summary import DomainSummary, summarise, text_lengths_of
 from utgrec.errors import StorageError
 from utgrec.report import charts
 from utgrec.report.pictures import Gallery, Tile
@@ -147,7 +147,7 @@ def _popularity(counts: npt.NDArray[np.integer[Any]]) -> charts.LineChart | None
 
 def _histograms(domain: Domain, summary: DomainSummary) -> list[Histogram]:
     lengths = np.diff(domain.offsets)
-    characters = np.array([len(text) for text in domain.catalog.texts], dtype=np.int64)
+    characters = text_lengths_of(domain)
     found = [
         _by_steps("Length of histories", "users by number of interactions", lengths, LENGTHS),
         _by_steps("Length of texts", "items by characters of the sentence", characters, CHARACTERS),
@@ -227,7 +227,7 @@ def _samples(domain: Domain, count: int) -> list[SampleItem]:
     found = []
     for number, place in enumerate(chosen):
         index = int(ranking[place])
-        tile, text = gallery.tile(index), domain.catalog.texts[index]
+        tile, text = gallery.tile(index), domain.catalog[index].text
         kind = tile.picture.partition("image/")[2].partition(";")[0]
         found.append(
             SampleItem(

@@ -22,7 +22,6 @@ from utgrec.report.training import recommender_training, tokenizer_training
 if TYPE_CHECKING:
     from jinja2 import Template
 
-FILE = "report.html"
 _MARKDOWN = frozenset("\\`*_[]#|~>$")
 
 
@@ -74,7 +73,7 @@ def write_report(
             "bottom": charts.BOTTOM,
         },
     )
-    target = source.folder.path / FILE if out is None else Path(out)
+    target = source.folder.report if out is None else Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     storage.write_text(target, page)
     return target

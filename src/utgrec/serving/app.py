@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 import utgrec
@@ -104,6 +105,7 @@ def create_app(
         docs_url=None,  # those pages load scripts from elsewhere
         redoc_url=None,
         responses=PROBLEMS,
+        generate_unique_id_function=_operation,
     )
     app.state.service = service
     handle_problems(app)
@@ -115,6 +117,11 @@ def create_app(
     app.include_router(explorer_routes(service, keys))
     app.include_router(page_routes(store, keys))
     return app
+
+
+def _operation(route: APIRoute) -> str:
+    """What clients that are made from the OpenAPI document call a route."""
+    return f"{route.name}_below" if "{codes" in route.path else route.name
 
 
 def _add_health(
@@ -136,7 +143,7 @@ def _add_health(
         response_class=PlainTextResponse,
         dependencies=[allow(keys, "read")],
     )
-    async def figures() -> Response:
+    async def metrics_of_all() -> Response:
         service.look()
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
@@ -170,7 +177,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         return JSONResponse({"codes": await service.change(encode)})
 
     @app.get("/v1/items/{item_id:path}", response_model=schemas.ItemOut, dependencies=read)
-    async def item(item_id: str) -> Response:
+    async def get_item(item_id: str) -> Response:
         """An item, also one that was removed."""
         shelf, place = find_item(service, item_id)
         found = shelf.catalog[place]
@@ -186,14 +193,10 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         )
 
     @app.get("/v1/similar/{item_id:path}", response_model=schemas.SimilarsOut, dependencies=read)
-    async def similar(
-        item_id: str, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10
-    ) -> Response:
+    def similar_to(item_id: str, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10) -> Response:
         """Items whose codes begin like those of an item, nearest first."""
         shelf, place = find_item(service, item_id)
-        found = await service.change(
-            lambda: similar_items(shelf, place, k, service.editor.coder.quantizer)
-        )
+        found = similar_items(shelf, place, k, service.editor.coder.quantizer)
         items = [
             {**short(shelf, one.item), "shared_codes": one.shared, "distance": one.distance}
             for one in found
@@ -206,14 +209,24 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         responses={200: {"content": {kind: {} for kind in PICTURE_TYPES.values()}}},
         dependencies=read,
     )
-    async def image(item_id: str) -> Response:
-        """The picture of an item."""
+    async def get_picture(item_id: str, request: Request) -> Response:
+        """The picture of an item. Whoever has it already is told so (its ETag)."""
         shelf, place = find_item(service, item_id)
         path = shelf.catalog[place].image
         kind = None if path is None else PICTURE_TYPES.get(path.suffix.lower())
         if path is None or kind is None or not path.is_file():
             raise HTTPException(404, "this item has no picture")
-        return FileResponse(path, media_type=kind)
+        # An item may get another picture: whoever keeps one asks each time whether it still is it.
+        found = FileResponse(
+            path,
+            media_type=kind,
+            headers={"cache-control": "private, no-cache"},
+            stat_result=path.stat(),
+        )
+        if request.headers.get("if-none-match") == found.headers["etag"]:
+            kept = {name: found.headers[name] for name in ("etag", "cache-control")}
+            return Response(status_code=304, headers=kept)
+        return found
 
     @app.get("/v1/codes", response_model=schemas.PlaceOut, dependencies=read)
     @app.get("/v1/codes/{codes:path}", response_model=schemas.PlaceOut, dependencies=read)
@@ -237,16 +250,23 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         )
 
     @app.get("/v1/generations", response_model=schemas.GenerationsOut, dependencies=read)
-    async def generations() -> Response:
+    async def list_generations() -> Response:
         """All published versions of the catalogue."""
         return JSONResponse(generation_list(service))
+
+
+def _find_live(service: Service, item_id: str) -> None:
+    """Answer 404 unless an item can be recommended."""
+    shelf, place = find_item(service, item_id)
+    if not shelf.live[place]:
+        raise HTTPException(404, "this item was removed; add it again to have it back")
 
 
 def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -> None:
     write = [allow(keys, "write")]
 
     @app.post("/v1/items", response_model=schemas.PublishedOut, dependencies=write)
-    async def add(body: schemas.ItemsIn) -> Response:
+    async def add_items(body: schemas.ItemsIn) -> Response:
         """Publish new items, or change items that are there. They are live with the answer."""
         items = [item.fields() for item in body.items]
         pictures = {item.item_id: item.image for item in body.items if item.image is not None}
@@ -266,29 +286,33 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
         },
         dependencies=write,
     )
-    async def put_image(item_id: str, request: Request) -> Response:
+    async def put_picture(item_id: str, request: Request) -> Response:
         """Give an item another picture. Its codes stay."""
-        find_item(service, item_id)
+        _find_live(service, item_id)
         data, one = await request.body(), {"item_id": item_id}
         made = await service.change(lambda: service.editor.replace([one], {item_id: data}))
         return JSONResponse(published(made))
 
     @app.delete("/v1/items/{item_id:path}", response_model=schemas.PublishedOut, dependencies=write)
-    async def remove(item_id: str) -> Response:
+    async def remove_item(item_id: str) -> Response:
         """Stop recommending an item. Histories with it stay readable."""
-        find_item(service, item_id)
+        _find_live(service, item_id)
         made = await service.change(lambda: service.editor.remove([item_id]))
         return JSONResponse(published(made))
 
     @app.post("/v1/generations", response_model=schemas.GenerationsOut, dependencies=write)
-    async def activate(body: schemas.ActivateIn) -> Response:
+    async def activate_generation(body: schemas.ActivateIn) -> Response:
         """Serve another generation, or the parent of the current one."""
 
         def do() -> None:
             if body.activate is None:
                 service.store.rollback()
-            else:
+            elif body.activate in service.store.numbers:
                 service.store.activate(body.activate)
+            else:
+                known = ", ".join(map(str, service.store.numbers[-10:]))
+                detail = f"there is no generation {body.activate}; the newest ones are {known}"
+                raise HTTPException(404, detail)
 
         await service.change(do)
         return JSONResponse(generation_list(service))

@@ -205,17 +205,11 @@ def _document(row: Row, answer: Answer) -> dict[str, Any]:
 
 def _join(parts: Sequence[Path], out: Path) -> None:
     """Make the output of all parts, whole or not at all."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     write: Callable[[Sequence[Path], Path], None] = (
         _join_parquet if out.suffix.lower() in PARQUET else _join_lines
     )
-    try:
+    with storage.new_file(out) as partial:
         write(parts, partial)
-        with open(partial, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _join_lines(parts: Sequence[Path], partial: Path) -> None:

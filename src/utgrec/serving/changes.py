@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from utgrec.config import to_dict
-from utgrec.errors import BadImage, InputError
+from utgrec.errors import BadImage, FieldError, InputError
 from utgrec.serving.coder import Coder, RunCoder
-from utgrec.serving.draft import Draft, as_tuple, named
+from utgrec.serving.draft import Draft, are, as_tuple
 from utgrec.serving.drift import DriftReport, Histories, report_drift
 from utgrec.serving.generations import Delta, Generation, GenerationStore
 from utgrec.serving.items import ItemReader, NewItem
@@ -78,24 +78,30 @@ class CatalogEditor:
         with self.store.writing():
             base = Draft(self.store)
             new = self._read(base, items, pictures or {})
-            there = [one.item_id for one in new if base.is_live(one.item_id)]
+            there = [place for place, one in enumerate(new) if base.is_live(one.item_id)]
             if there:
-                raise InputError(
-                    f"{named(there)} already in the catalogue; change them with replace, or give "
-                    "new items other ids"
+                raise _about(
+                    new,
+                    there,
+                    "already in the catalogue; change them with replace, or give new items other "
+                    "ids",
+                    "is not in the catalogue",
                 )
-            kept = self._keep(pictures or {})
+            kept = self._keep(new, pictures or {})
             empty = [
-                one.item_id
-                for one in new
+                place
+                for place, one in enumerate(new)
                 if one.item_id not in base.places
                 and not one.values.get("text")
                 and one.item_id not in kept
             ]
             if empty:
-                raise InputError(
-                    f"{named(empty)} without words and without picture, so there is nothing to "
-                    "encode; give title, text or another field of words"
+                raise _about(
+                    new,
+                    empty,
+                    "without words and without picture, so there is nothing to encode; give title, "
+                    "text or another field of words",
+                    "has words or a picture",
                 )
             rows, codes = self._place(base, new, kept)
             ids = [one.item_id for one in new]
@@ -125,7 +131,7 @@ class CatalogEditor:
             base = Draft(self.store)
             new = self._read(base, items, pictures or {})
             base.require_live([one.item_id for one in new])
-            rows, codes = self._place(base, new, self._keep(pictures or {}))
+            rows, codes = self._place(base, new, self._keep(new, pictures or {}))
             delta = Delta(replaced=[one.item_id for one in new])
             return self._publish(base, rows, delta, codes, activate)
 
@@ -160,19 +166,23 @@ class CatalogEditor:
         strangers = sorted(set(pictures) - {one.item_id for one in new})
         if strangers:
             raise InputError(
-                f"of the ids that pictures were given for, {named(strangers)} not among the items; "
+                f"of the ids that pictures were given for, {are(strangers)} not among the items; "
                 "use the same ids"
             )
         return new
 
-    def _keep(self, pictures: Mapping[str, bytes | str]) -> dict[str, str]:
+    def _keep(self, new: Sequence[NewItem], pictures: Mapping[str, bytes | str]) -> dict[str, str]:
         kept = {}
         for item_id, picture in pictures.items():
             if isinstance(picture, bytes):
                 try:
                     picture = keep_picture(picture, self.store.folder, self._max_pixels)
                 except BadImage as error:
-                    raise BadImage(f"the picture of item {item_id!r}: {error}") from error
+                    place = [one.item_id for one in new].index(item_id)
+                    given = f"{len(picture):,} bytes"
+                    raise BadImage(f"the picture of item {item_id!r}: {error}").about(
+                        [FieldError(f"items.{place}.image", given, str(error))]
+                    ) from error
             kept[item_id] = picture
         return kept
 
@@ -227,3 +237,12 @@ class CatalogEditor:
             rows, parent=base.parent, delta=delta, drift=to_dict(drift), activate=activate
         )
         return Published(made.facts["number"], activate, codes, delta, drift)
+
+
+def _about(new: Sequence[NewItem], places: Sequence[int], what: str, rule: str) -> InputError:
+    """An error about some of the new items, by their places among them."""
+    ids = [new[place].item_id for place in places]
+    return InputError(f"{are(ids)} {what}").about(
+        FieldError(f"items.{place}.item_id", repr(item_id), rule)
+        for place, item_id in zip(places, ids, strict=True)
+    )

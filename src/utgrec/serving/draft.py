@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from utgrec.errors import CorruptFile, UnknownItem
+from utgrec.errors import CorruptFile, UnknownItem, named
 from utgrec.serving.generations import GenerationStore
 from utgrec.serving.items import NewItem
 from utgrec.serving.rows import Rows
@@ -43,7 +43,7 @@ class Draft:
         missing = [item_id for item_id in item_ids if not self.is_live(item_id)]
         if missing:
             raise UnknownItem(
-                f"{named(missing)} not in generation {self.parent} of the catalogue; ids are "
+                f"{are(missing)} not in generation {self.parent} of the catalogue; ids are "
                 "compared exactly (case and spaces count)"
             )
 
@@ -139,8 +139,6 @@ def as_tuple(codes: npt.NDArray[np.int16]) -> tuple[int, ...]:
     return tuple(int(code) for code in codes)
 
 
-def named(item_ids: Sequence[str]) -> str:
+def are(item_ids: Sequence[str]) -> str:
     """Some ids and a verb that fits them."""
-    shown = ", ".join(repr(item_id) for item_id in item_ids[:5])
-    more = f" and {len(item_ids) - 5} more" if len(item_ids) > 5 else ""
-    return f"{shown}{more} {'is' if len(item_ids) == 1 else 'are'}"
+    return f"{named(item_ids)} {'is' if len(item_ids) == 1 else 'are'}"

@@ -30,7 +30,7 @@ from utgrec.decoding import (
     make_search,
     read_new_words,
 )
-from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem
+from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem, named
 from utgrec.evaluation.generative import DecodingConfig
 from utgrec.recommender.attention import item_attention
 from utgrec.recommender.companions import CatalogCompanions
@@ -67,6 +67,8 @@ class Request:
     """What to do about ids that the catalogue has never had."""
     attention: bool = False
     """Whether to say, too, which items of the history the recommender attended to."""
+    field: str = "history"
+    """What errors call the history, if it is one of several."""
 
     def __post_init__(self) -> None:
         require(self.k >= 1, f"k must be at least 1, got {self.k}")
@@ -135,7 +137,9 @@ class Shelf:
         domain = recommender.domain
         self._encoder = HistoryEncoder(domain, self.codes, vocabulary, recommender.max_items)
         memory = recommender.memory
-        contents = memory.contents.with_items(vocabulary, domain, self.codes, self._text)
+        contents = memory.contents.with_items(
+            vocabulary, domain, self.codes, lambda item: self.catalog[item].text
+        )
         if contents is not memory.contents:
             read_new_words(recommender.network, recommender.lean, contents, vocabulary, domain)
         self._search = make_search(
@@ -152,9 +156,6 @@ class Shelf:
         self._live = ItemSet.of(self.trie, self.live)
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
         self._lock = threading.Lock()
-
-    def _text(self, item: int) -> str:
-        return self.catalog[item].text
 
     @property
     def number(self) -> int:
@@ -190,15 +191,13 @@ class Shelf:
         allow = None if filters.allow is None else self.index.find(filters.allow)
         unknown = [*history.unknown, *deny.unknown, *([] if allow is None else allow.unknown)]
         if unknown and request.unknown == "error":
-            named = ", ".join(map(repr, unknown[:5]))
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise UnknownItem(
-                f"not in this catalogue: {named}{more}; correct the ids, or ask to skip what is "
-                "unknown"
+                f"not in this catalogue: {named(unknown)}; correct the ids, or ask to skip what "
+                "is unknown"
             ).about(
                 FieldError(f"{field}.{given.index(one)}", repr(one), "is in the catalogue")
                 for field, given, found in (
-                    ("history", request.history, history.unknown),
+                    (request.field, request.history, history.unknown),
                     ("filters.allow", filters.allow or (), [] if allow is None else allow.unknown),
                     ("filters.deny", filters.deny, deny.unknown),
                 )
@@ -375,8 +374,7 @@ class Engine:
         items: npt.NDArray[np.int64],
         scores: npt.NDArray[np.float32],
     ) -> Answer:
-        places = [int(item) for item in items if item >= 0]
-        history = prepared.history
+        places, history = [int(item) for item in items if item >= 0], prepared.history
         attention: Sequence[Mapping[int, float] | None] = [None] * len(places)
         if prepared.request.attention:
             attention = shelf.attention(self._recommender.network, places, history)

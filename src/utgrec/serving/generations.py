@@ -196,6 +196,7 @@ class GenerationStore:
         """
         self.open(number)
         with self.writing():
+            self.manifest(number)  # nobody removed it meanwhile
             self._point_to(number)
 
     def rollback(self) -> int:

@@ -46,6 +46,9 @@ class Guard:
             return
         number, started = secrets.token_hex(8), time.monotonic()
         status: int | None = None
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        if method == "HEAD":  # what GET would say, without its body
+            scope = {**scope, "method": "GET"}
 
         async def note(message: Message) -> None:
             nonlocal status
@@ -56,6 +59,8 @@ class Guard:
                     (b"x-request-id", number.encode()),
                     (b"x-content-type-options", b"nosniff"),
                 ]
+            elif method == "HEAD":
+                message["body"] = b""
             await send(message)
 
         error: Exception | None = None
@@ -68,7 +73,6 @@ class Guard:
                 await problem(500, "internal", detail)(scope, receive, note)
         seconds = time.monotonic() - started
         route = getattr(scope.get("route"), "path", UNMATCHED)
-        method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.on_answer(method, route, status or 500, seconds)
         facts: dict[str, Any] = {
             "id": number,

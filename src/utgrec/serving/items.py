@@ -16,7 +16,7 @@ from utgrec.catalog import CORE_COLUMNS, DOMAIN_MANIFEST
 from utgrec.data.columns import ITEM_ROLES, find_columns
 from utgrec.data.sentence import clean_list, clean_text, render_sentence
 from utgrec.data.values import id_text, read_column, read_list, read_price, read_text
-from utgrec.errors import InputError, StorageError
+from utgrec.errors import FieldError, InputError, StorageError
 
 ROLES = {role: names for role, names in ITEM_ROLES.items() if role != "image"}
 SENTENCE_ROLES = ("title", "brand", "features", "categories", "description")
@@ -72,17 +72,18 @@ class ItemReader:
         found: list[NewItem] = []
         places: dict[str, int] = {}
         for place, item in enumerate(items):
-            made = self._read(item, f"item {place + 1}")
+            made = self._read(item, place)
             if made.item_id in places:
                 raise InputError(
                     f"items {places[made.item_id]} and {place + 1} have the same id "
                     f"{made.item_id!r}; every item has an id of its own"
-                )
+                ).about([_field(place, "item_id", made.item_id, "names one item")])
             places[made.item_id] = place + 1
             found.append(made)
         return found
 
-    def _read(self, item: Mapping[str, Any], where: str) -> NewItem:
+    def _read(self, item: Mapping[str, Any], place: int) -> NewItem:
+        where = f"item {place + 1}"
         seen = [name for name in item if name not in self._ignored]
         told = {role: name for role, name in self._columns.items() if role in ROLES}
         told = {role: name for role, name in told.items() if name in seen}
@@ -90,21 +91,32 @@ class ItemReader:
         item_id = id_text(item[roles["item_id"]])
         if item_id is None:
             given = shown(item[roles["item_id"]])
-            raise InputError(f"{where}: {given} cannot be an id; give a text or whole number")
+            raise InputError(
+                f"{where}: {given} cannot be an id; give a text or whole number"
+            ).about([FieldError(f"items.{place}.item_id", given, "is a text or whole number")])
         where = f"item {shown(item_id)}"
-        values: dict[str, Any] = {}
+        columns: dict[str, str] = {}  # name of a field → the column that keeps it
         for name in (name for name in seen if name not in roles.values()):
             column = f"{name}_source" if f"{name}_source" in self.schema.names else name
             if column in self.schema.names and column not in CORE_COLUMNS:
-                values[column] = self._convert(item[name], column, where)
+                columns[name] = column
             elif name not in self._further:
                 raise InputError(
                     f"{where}: field {shown(name)} is not one of this catalogue's; they are "
                     f"{', '.join(self.fields)}"
-                )
+                ).about([_field(place, name, item[name], "is a field of this catalogue")])
         for role, column in ATTRIBUTE_ROLES.items():
             if role in roles and column in self.schema.names:
-                values[column] = self._convert(item[roles[role]], column, where)
+                columns[roles[role]] = column
+        values = {}
+        for name, column in columns.items():
+            try:
+                values[column] = self._convert(item[name], column)
+            except InputError as error:
+                rule = f"can be kept as {self.schema.field(column).type}"
+                raise InputError(f"{where}: {error}").about(
+                    [_field(place, name, item[name], rule)]
+                ) from None
         words = [role for role in (*SENTENCE_ROLES, "text") if role in roles]
         has_words = bool(words) or any(name in item for name in self._further)
         if has_words:
@@ -131,7 +143,7 @@ class ItemReader:
         pieces += [_words(item.get(name)) for name in self._further]
         return render_sentence(pieces)
 
-    def _convert(self, value: Any, column: str, where: str) -> Any:
+    def _convert(self, value: Any, column: str) -> Any:
         kind = self.schema.field(column).type
         if value is None or (isinstance(value, str) and not value.strip()):
             return None
@@ -141,10 +153,14 @@ class ItemReader:
             converted = None
         if converted is None:
             raise InputError(
-                f"{where}: {column} is {shown(value)}, the catalogue keeps it as {kind}; "
-                "give such a value, or leave the field out"
+                f"{column} is {shown(value)}, the catalogue keeps it as {kind}; give such a "
+                "value, or leave the field out"
             )
         return converted
+
+
+def _field(place: int, name: str, value: Any, rule: str) -> FieldError:
+    return FieldError(f"items.{place}.{name}", shown(value), rule)
 
 
 def shown(value: Any) -> str:

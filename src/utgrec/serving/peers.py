@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from utgrec import processes
+
 log = logging.getLogger(__name__)
 LONGEST_WAIT_S = 10.0
 LOOK_S = 0.01
@@ -53,20 +55,10 @@ class Peers:
         for path in self._folder.iterdir():
             if not path.name.isdigit() or int(path.name) == os.getpid():
                 continue
-            if not _is_alive(int(path.name)):
+            if not processes.is_alive(int(path.name)):
                 path.unlink(missing_ok=True)
                 continue
             with contextlib.suppress(FileNotFoundError):
                 if path.read_text(encoding="utf-8") != str(number):
                     found.append(int(path.name))
         return found
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -5,11 +5,11 @@ becomes a path, and equal pictures are stored once. Nothing is ever overwritten.
 """
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from utgrec import storage
 from utgrec.data.images import check_image, store_images
 from utgrec.errors import BadImage
 
@@ -28,15 +28,8 @@ def keep_picture(data: bytes, folder: Path, max_pixels: int = MAX_PIXELS) -> str
     target = folder / name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(partial).replace(target)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        with storage.new_file(target) as partial:
+            partial.write_bytes(data)
     return name
 
 

@@ -49,15 +49,18 @@ def problem(
     return Response(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def describe(error: UTGRecError) -> Response:
-    """The problem document of an error that the library raised on purpose."""
+def describe(error: UTGRecError, part: str = "body") -> Response:
+    """The problem document of an error that the library raised on purpose.
+
+    `part` of the request is where the fields are that it names.
+    """
     if isinstance(error, Overloaded):
         after = {"Retry-After": str(error.retry_after_s)}
         return problem(429, "overloaded", str(error), headers=after)
     if isinstance(error, UnknownItem):
-        return problem(422, "unknown-item", str(error), errors=_fields(error))
+        return problem(422, "unknown-item", str(error), errors=_fields(error, part))
     if isinstance(error, InputError):
-        return problem(422, "invalid-input", str(error), errors=_fields(error))
+        return problem(422, "invalid-input", str(error), errors=_fields(error, part))
     if isinstance(error, MissingStage):
         return problem(404, "not-found", str(error))
     if isinstance(error, StorageError):
@@ -72,10 +75,14 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(UTGRecError)
     async def _own(request: Request, error: UTGRecError) -> Response:
-        return describe(error)
+        return describe(error, "query" if request.method == "GET" else "body")
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            why = f"{first['ctx']['error']}, at character {first['loc'][-1]}"
+            return problem(400, "bad-request", f"the body is no JSON: {why}")
         found = [_entry(one) for one in error.errors()[:MOST_ERRORS]]
         named = ", ".join(dict.fromkeys(one["field"] for one in found))
         return problem(422, "invalid-input", f"cannot be used: {named}", errors=found)
@@ -86,9 +93,9 @@ def handle_problems(app: FastAPI) -> None:
         return problem(error.status_code, name, str(error.detail), headers=error.headers)
 
 
-def _fields(error: UTGRecError) -> list[dict[str, str]]:
+def _fields(error: UTGRecError, part: str) -> list[dict[str, str]]:
     return [
-        {"field": one.field, "value": _cut(one.value), "rule": one.rule}
+        {"field": f"{part}.{one.field}", "value": _cut(one.value), "rule": one.rule}
         for one in error.fields[:MOST_ERRORS]
     ]
 

@@ -16,6 +16,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from utgrec.serving.engine import Request
 from utgrec.serving.filters import Condition, Filters
@@ -149,7 +150,8 @@ class RecommendIn(Strict):
 
     def requests(self) -> list[Request]:
         """As the engine takes them."""
-        histories = [self.history] if self.history is not None else self.histories or []
+        several = {f"histories.{place}": one for place, one in enumerate(self.histories or [])}
+        histories = several if self.history is None else {"history": self.history}
         filters = self.filters.filters()
         return [
             Request(
@@ -160,8 +162,9 @@ class RecommendIn(Strict):
                 exclude_seen=self.exclude_seen,
                 unknown=self.unknown,
                 attention=self.attention,
+                field=field,
             )
-            for history in histories
+            for field, history in histories.items()
         ]
 
 
@@ -181,7 +184,11 @@ class HitOut(BaseModel):
 
     item_id: str
     title: str
-    score: float = Field(description="Log-probability of the item.")
+    score: float = Field(
+        description="Log-probability of the item, mixed of the recommender's voices. Some of them "
+        "share their probability among the items that the request allows, so filters and "
+        "exclude_seen change it: compare scores within one answer only."
+    )
     codes: list[int]
     image: str | None = Field(description="Where the picture is, on this server.")
     why: list[WhyOut] = Field(description="Items of the history that are alike or attended to.")
@@ -194,11 +201,32 @@ class AnswerOut(BaseModel):
     unknown: list[str] = Field(description="Ids that were skipped.")
 
 
+_WHY: JsonDict = {
+    "item_id": "B0863MT183",
+    "title": "Cup number 18",
+    "shared_codes": 2,
+    "attention": 0.4,
+}
+_HIT: JsonDict = {
+    "item_id": "B0863MT199",
+    "title": "Cup number 19",
+    "image": "/v1/images/B0863MT199",
+}
+_ANSWER: JsonDict = {
+    "items": [{**_HIT, "score": -3.1, "codes": [4, 2, 7], "why": [_WHY]}],
+    "unknown": [],
+}
+
+
 class RecommendOut(BaseModel):
     """An answer per history, all out of one generation of the catalogue."""
 
     generation: int
     answers: list[AnswerOut]
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"generation": 1, "answers": [_ANSWER]}]}
+    )
 
 
 class NewItemIn(BaseModel):

@@ -21,6 +21,7 @@ from utgrec.serving.engine import Answer, Engine, Request, Shelf
 from utgrec.serving.generations import CURRENT, GenerationStore
 from utgrec.serving.peers import Peers
 from utgrec.serving.pictures import MAX_PIXELS
+from utgrec.serving.pruning import prune
 from utgrec.serving.users.events import UserStore
 
 log = logging.getLogger(__name__)
@@ -44,9 +45,15 @@ class ServiceConfig:
     """Most pixels of a picture, width × height."""
     look_every_s: float = 1.0
     """Time between two looks whether somebody else changed the catalogue (s)."""
+    keep_generations: int = 50
+    """Newest generations that stay; once there are twice as many, the older ones are removed."""
 
     def __post_init__(self) -> None:
         require(self.max_body_bytes >= 1, f"max_body_bytes is above 0, got {self.max_body_bytes}")
+        require(
+            self.keep_generations >= 1,
+            f"keep_generations is at least 1, got {self.keep_generations}",
+        )
         require(self.max_pixels >= 1, f"max_pixels is at least 1, got {self.max_pixels}")
         require(
             min(self.body_timeout_s, self.look_every_s) > 0,
@@ -192,6 +199,12 @@ class Service:
             self._announce()
         return changed
 
+    def _tidy(self) -> None:
+        """Every change leaves a whole catalogue on the disk: do not fill it."""
+        if len(self.store.numbers) >= 2 * self.config.keep_generations:
+            done = prune(self.store, self.config.keep_generations)
+            log.info("%d old generations removed", len(done.generations))
+
     def _announce(self) -> None:
         if self._peers is not None:
             self._peers.announce(self.shelf.number)
@@ -209,6 +222,7 @@ class Service:
                     tried = stamp
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(self._changes, self._refresh)
+                    await loop.run_in_executor(self._changes, self._tidy)
             except (UTGRecError, OSError) as error:
                 self._on_refused()
                 log.error("generation %d goes on serving: %s", self.shelf.number, error)

@@ -45,9 +45,18 @@ def share_weights(model: Any, folder: Path) -> Path | None:
 
 
 def share_module(module: nn.Module, folder: Path) -> Path:
-    """The same for a network of torch: its parameters and buffers become mapped ones."""
-    path = _keep(dict(module.state_dict()), folder)
-    module.load_state_dict(load_file(path), assign=True)
+    """The same for a network of torch: its parameters and buffers become mapped ones.
+
+    Those that are mapped from a file already, as a backbone's are from its own, stay as they are.
+    """
+    spans = _mapped_files()
+    own = {
+        name: tensor
+        for name, tensor in module.state_dict().items()
+        if not any(begin <= tensor.data_ptr() < end for begin, end in spans)
+    }
+    path = _keep(own, folder)
+    module.load_state_dict(load_file(path), assign=True, strict=False)
     return path
 
 
@@ -59,6 +68,16 @@ def _keep(named: dict[str, Tensor], folder: Path) -> Path:
         save_file({name: tensor.contiguous().clone() for name, tensor in named.items()}, partial)
         os.replace(partial, path)
     return path
+
+
+def _mapped_files() -> list[tuple[int, int]]:
+    """Where files of weights begin and end in this process's memory, where the system tells."""
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        return []
+    lines = (line.split(maxsplit=5) for line in maps.read_text(encoding="utf-8").splitlines())
+    spans = [line[0].split("-") for line in lines if line[-1].endswith(".safetensors")]
+    return [(int(begin, 16), int(end, 16)) for begin, end in spans]
 
 
 def _key(tensor: Tensor) -> Key:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from utgrec.errors import FieldError, UnknownItem
+from utgrec.errors import FieldError, UnknownItem, named
 from utgrec.serving import schemas, user_schemas
 from utgrec.serving.access import allow
 from utgrec.serving.documents import answer_document
@@ -18,7 +18,7 @@ from utgrec.serving.engine import Request
 from utgrec.serving.filters import Condition, Filters
 from utgrec.serving.keys import Key
 from utgrec.serving.service import Service
-from utgrec.serving.users.events import Event, UserStore
+from utgrec.serving.users.events import Event, EventIdUsed, UserStore
 
 Bound = Annotated[float | None, Query(allow_inf_nan=False)]
 Words = Annotated[list[str] | None, Query(max_length=schemas.MAX_VALUES)]
@@ -37,13 +37,11 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
         unknown = [one.item_id for one in body.events if one.item_id not in known]
         unknown = list(dict.fromkeys(unknown))
         if unknown and body.unknown == "error":
-            named = ", ".join(map(repr, unknown[:5]))
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise UnknownItem(
-                f"not in this catalogue: {named}{more}; correct the ids, publish the items first, "
-                "or ask to skip what is unknown. Nothing of this request was kept"
+                f"not in this catalogue: {named(unknown)}; correct the ids, publish the items "
+                "first, or ask to skip what is unknown. Nothing of this request was kept"
             ).about(
-                FieldError(f"body.events.{place}.item_id", repr(one.item_id), "is in the catalogue")
+                FieldError(f"events.{place}.item_id", repr(one.item_id), "is in the catalogue")
                 for place, one in enumerate(body.events)
                 if one.item_id not in known
             )
@@ -58,7 +56,14 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
             for one in body.events
             if one.item_id in known
         ]
-        added = await service.look_up(lambda: users.add(events))
+        try:
+            added = await service.look_up(lambda: users.add(events))
+        except EventIdUsed as error:
+            raise error.about(
+                FieldError(f"events.{place}.event_id", repr(one.event_id), "names one event")
+                for place, one in enumerate(body.events)
+                if one.event_id in error.event_ids
+            ) from None
         return JSONResponse({"new": added.new, "known": added.known, "unknown": unknown})
 
     @router.get(
@@ -102,7 +107,7 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
         return JSONResponse(document)
 
     @router.get("/v1/users/{user_id:path}", response_model=user_schemas.UserOut, dependencies=read)
-    async def user(user_id: user_schemas.UserInPath) -> Response:
+    async def get_user(user_id: user_schemas.UserInPath) -> Response:
         """What is kept about a user."""
         users = _users(service)
         taken = await service.look_up(lambda: users.history(user_id))

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from utgrec.serving.schemas import HitOut, ItemId, Strict
 from utgrec.serving.users.events import LAST_MS
@@ -12,7 +12,17 @@ MAX_EVENTS = 1000
 PLAIN = r"^[^\x00]+$"
 
 EventId = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
-UserId = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
+
+
+def _has_an_address(user_id: str) -> str:
+    if user_id in (".", "..") or user_id.endswith("/recommend"):
+        raise ValueError("a user's id is neither . nor .., and does not end in /recommend")
+    return user_id
+
+
+UserId = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=PLAIN), AfterValidator(_has_an_address)
+]
 UserInPath = Annotated[str, Path(min_length=1, max_length=200, pattern=PLAIN)]
 
 

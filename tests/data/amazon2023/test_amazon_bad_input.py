@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from utgrec.catalog import Domain
+from utgrec.data import pipeline
 from utgrec.data.amazon2023 import prepare
 from utgrec.data.amazon2023.prepare import AmazonOptions, prepare_amazon
 from utgrec.errors import BadTable, UTGRecError
@@ -244,7 +245,8 @@ def test_items_twice_and_without_id(tmp_path):
 
 
 def test_very_many_bad_lines_are_counted_but_not_all_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "MOST_DETAILED", 10)
+    monkeypatch.setattr(prepare, "MOST_LISTED", 10)
+    monkeypatch.setattr(pipeline, "MOST_LISTED", 10)
     domain, rows = outcome(tmp_path, [*GOOD, *[b"{"] * 500], ITEMS)
     assert len(rows) == 10 and domain.manifest.facts["rejected"] == {"broken row": 500}
 

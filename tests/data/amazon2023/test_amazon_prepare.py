@@ -1,26 +1,18 @@
 """Amazon Reviews 2023 to a domain: the law by hand, and that nothing depends on how it is read."""
 
 import csv
-import errno
 import io
 import json
 import os
-import random
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import pyarrow.parquet as pq
 import pytest
 from amazon_shop import CATEGORY, T0, item, review, some_shop, write
+from interruptions import fill_disk, kill_some
 
-from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.data import event_store as events
 from utgrec.data.amazon2023.parts import ThisMachine
 from utgrec.data.amazon2023.prepare import AmazonOptions, prepare_amazon
 from utgrec.data.prepare import TableOptions, prepare_table
@@ -235,20 +227,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path):
 @pytest.mark.parametrize("at", range(6))
 def test_a_full_disk_leaves_nothing_and_is_named(tmp_path, monkeypatch, at):
     data = write(tmp_path / "data", *some_shop())
-    writes = 0
-    doors = [(pl.DataFrame, "write_ipc"), (pq, "write_table")]
-    doors += [(storage, "write_text"), (events, "_write")]
-    for owner, name in doors:
-        real = getattr(owner, name)
-
-        def full(*given: Any, real: Any = real, **named: Any) -> Any:
-            nonlocal writes
-            writes += 1
-            if writes > at:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real(*given, **named)
-
-        monkeypatch.setattr(owner, name, full)
+    fill_disk(monkeypatch, at)
     with pytest.raises(StorageError, match=r"the disk of .* is full .* nothing was left behind"):
         prepare_amazon(CATEGORY, data, tmp_path / "out" / "x", OPEN)
     assert list((tmp_path / "out").iterdir()) == []
@@ -270,18 +249,8 @@ def test_killed_at_random_points_and_run_again_is_uninterrupted(tmp_path):
     data = write(tmp_path / "data", reviews * 4, items)
     options = AmazonOptions(k_core=2)
     expected = files_of(prepared(data, tmp_path / "whole", options).folder)
-    rng, out = random.Random(5), tmp_path / "out" / "x"
-    killed = 0
-    for _ in range(3):
-        child = subprocess.Popen([sys.executable, "-c", SCRIPT, data, out], stdout=subprocess.PIPE)
-        child.stdout.readline()
-        time.sleep(rng.uniform(0, 0.15))
-        child.kill()
-        killed += child.wait() != 0
-        child.stdout.close()
-        if not (out / "domain.json").exists():
-            assert not out.exists()  # nothing half made has the name of a domain
-    assert killed
+    out = tmp_path / "out" / "x"
+    kill_some(SCRIPT, data, out, out=out)
     assert files_of(prepared(data, out, options).folder) == expected
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["x"]
 

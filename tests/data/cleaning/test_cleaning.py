@@ -11,6 +11,7 @@ import pytest
 
 from utgrec import Domain, storage
 from utgrec.catalog import write_domain
+from utgrec.data.cleaning import clean as clean_module
 from utgrec.data.cleaning.clean import CleanOptions, clean_domain
 from utgrec.data.cleaning.events import Events, backwards, in_bursts, of_fast_users, repeated
 from utgrec.data.cleaning.findings import find, warnings_of
@@ -292,7 +293,31 @@ def test_the_core_is_made_anew(dirty: Path, tmp_path: Path) -> None:
     manifest = clean_domain(dirty, tmp_path / "c", CleanOptions(drop_fast_users=100, k_core=2))
     domain = Domain.open(tmp_path / "c")
     assert np.bincount(domain.items).min() >= 2
-    assert manifest.facts["filter"]["interactions_removed"] > 0
+    removed = manifest.facts["filter"]
+    assert removed["interactions_removed"] > 0
+    # What the core removes is told row by row, like what the options drop.
+    rejected = pl.read_parquet(tmp_path / "c" / "rejected.parquet")
+    assert dict(rejected["reason"].value_counts().rows()) == manifest.facts["rejected"]
+    core = "outside the 2-core after cleaning"
+    assert manifest.facts["rejected"][core] == removed["interactions_removed"]
+    assert manifest.facts["rejected"][f"item {core}"] == removed["items_removed"]
+    before = Domain.open(dirty)
+    gone = rejected.filter(pl.col("reason") == f"item {core}")["item_id"].to_list()
+    assert set(gone) == set(before.catalog.item_ids) - set(domain.catalog.item_ids)
+    events = pq.read_table(dirty / "interactions.parquet").to_pylist()
+    for row in rejected.filter(pl.col("reason") == core).rows(named=True):
+        source = events[row["row"] - 1]
+        assert before.user_ids[source["user"]] == row["user_id"]
+        assert before.catalog.item_ids[source["item"]] == row["item_id"]
+
+
+def test_no_more_rows_are_listed_than_people_read(
+    dirty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clean_module, "MOST_LISTED", 3)
+    manifest = clean_domain(dirty, tmp_path / "c", CleanOptions(drop_fast_users=100, k_core=2))
+    assert pq.read_table(tmp_path / "c" / "rejected.parquet").num_rows == 3
+    assert sum(manifest.facts["rejected"].values()) > 100
 
 
 def test_what_is_refused(dirty: Path, tmp_path: Path) -> None:

@@ -1,14 +1,12 @@
 """Several files: some at a time, per host; dry runs write nothing; offline asks nobody."""
 
 import dataclasses
-import datetime
 import random
 
 import pytest
 from bad_server import bad_server
 
 from utgrec.data.download import DownloadConfig, Hosts, Wanted, download, list_files
-from utgrec.data.download.hosts import retry_after
 from utgrec.errors import DownloadFailed
 
 DATA = {f"/{n}": random.Random(n).randbytes(2000 + n) for n in range(8)}
@@ -80,14 +78,6 @@ def test_offline_asks_nobody(server, tmp_path, monkeypatch, what):
         (tmp_path / name[1:]).write_bytes(data)
     assert len(what(wanted(server, tmp_path), QUICK)) == 8
     assert server.seen == []
-
-
-def test_retry_after():
-    now = datetime.datetime(2024, 5, 1, 12, tzinfo=datetime.UTC)
-    assert retry_after("17") == 17
-    assert retry_after("Wed, 01 May 2024 12:00:30 GMT", now) == 30
-    assert retry_after("Wed, 01 May 2024 11:00:00 GMT", now) == 0
-    assert [retry_after(text, now) for text in (None, "soon", "-3", "²", "")] == [None] * 5
 
 
 def test_a_pause_holds_for_one_host_only():

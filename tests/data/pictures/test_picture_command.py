@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from picture_shops import write_pictured
 from picture_web import Reply, picture, serving
 from typer.testing import CliRunner
@@ -27,6 +28,19 @@ def test_images(tmp_path: Path) -> None:
     outcomes = {"stored": 1, "scheme not allowed": 1, "no address": 1}
     assert document["images"]["outcomes"] == outcomes
     assert document["counts"]["items_with_image"] == 1
+
+
+def test_a_proxy_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    urls = ["http://127.0.0.1:1/a.jpg"]
+    own = ("--allow-private-addresses", "--attempts", 1, "--workers", 1)
+    _, _, said = typed("images", write_pictured(tmp_path / "one", urls), *own)
+    assert "only with --proxy env" in said
+    _, _, said = typed("images", write_pictured(tmp_path / "two", urls), *own, "--proxy", "env")
+    assert "only with --proxy env" not in said
+    assert typed("images", tmp_path / "two", "--proxy", "socks5://x")[0] == 2
 
 
 def test_wrong_usage_and_failures(tmp_path: Path) -> None:

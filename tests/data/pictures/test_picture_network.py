@@ -10,7 +10,6 @@ import pytest
 from picture_shops import outcomes_of, rows_of, write_pictured
 from picture_web import Reply, Request, Web, edge_names, picture, serving
 
-from utgrec.data.pictures.download import retry_after
 from utgrec.data.pictures.fetch import fetch_images
 from utgrec.data.pictures.network import CheckedBackend, Edge, RefusedAddress
 from utgrec.data.pictures.options import ImageOptions
@@ -129,20 +128,3 @@ def test_tls_asks_for_the_name_and_checks_the_certificate(tmp_path: Path) -> Non
                 row["detail"] for row in rows_of(folder)
             ]
     assert set(names) == {"shop.example", "other.example"}
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("120", 120.0),
-        (" 0 ", 0.0),
-        ("Thu, 01 Jan 1970 00:16:50 GMT", 10.0),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
-        ("", None),
-        ("soon", None),
-        ("-5", None),
-        ("١٢", None),
-    ],
-)
-def test_retry_after(header: str, seconds: float | None) -> None:
-    assert retry_after(header, 1000.0) == seconds

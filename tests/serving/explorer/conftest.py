@@ -20,6 +20,8 @@ from utgrec.runs import run_recipe
 from utgrec.serving.app import create_app
 from utgrec.serving.generations import GenerationStore
 from utgrec.serving.service import ServiceConfig
+from utgrec.serving.users.events import Event
+from utgrec.serving.users.sqlite import SQLiteUsers
 
 ROOT = Path(__file__).parents[3]
 SCREENSHOTS = Path(os.environ.get("UTGREC_SCREENSHOTS", ROOT / "build" / "screenshots"))
@@ -103,9 +105,30 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def site(run_copy) -> Iterator[str]:
-    """The address of a server of the shop."""
-    with listening(run_copy) as address:
+def users(run_copy) -> SQLiteUsers:
+    """Histories, with those of two people in them."""
+    store = SQLiteUsers(run_copy / "users.sqlite", "kitchen")
+    ids = GenerationStore(run_copy).open().catalog.item_ids
+    start = 1_767_225_600_000  # 2026
+    for user, places in (("u42", range(0, 12, 3)), ("a/b ü", range(30))):
+        store.add(
+            [
+                Event(
+                    event_id=f"{user}-{place}",
+                    user_id=user,
+                    item_id=ids[place],
+                    timestamp=start + 3_600_000 * number,
+                )
+                for number, place in enumerate(places)
+            ]
+        )
+    return store
+
+
+@pytest.fixture(scope="module")
+def site(run_copy, users) -> Iterator[str]:
+    """The address of a server of the shop, which keeps histories."""
+    with listening(run_copy, users=users) as address:
         yield address
 
 

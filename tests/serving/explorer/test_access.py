@@ -13,6 +13,8 @@ VIEWS = (
     "item/{item}",
     "next",
     "next?h={item}",
+    "users",
+    "users/u42",
     "versions",
 )
 CONTROLS = {

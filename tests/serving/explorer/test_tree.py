@@ -10,7 +10,7 @@ from small_shops import FakeCoder, make_run
 from utgrec.catalog import Catalog
 from utgrec.decoding import CodeTrie
 from utgrec.errors import InputError
-from utgrec.runs import RunFolder
+from utgrec.serving.coder import RunCoder
 from utgrec.serving.explorer.hues import code_hues, hues_of
 from utgrec.serving.explorer.tree import Atlas
 from utgrec.serving.likeness import look_up
@@ -129,11 +129,11 @@ def test_hues_are_of_the_runs_own_codebooks(shop_run, tmp_path):
     from utgrec.tokenizer.pretrained import ItemTokenizer
 
     quantizer = ItemTokenizer.from_pretrained(shop_run / "tokenizer").model.quantizer
-    hues = code_hues(RunFolder(shop_run), (6, 8, 8))
+    hues = code_hues(RunCoder(shop_run / "tokenizer"), (6, 8, 8))
     assert hues[0] == hues_of(quantizer.root.vectors.detach().numpy())
     assert hues[1] == hues[2] == hues_of(quantizer.leaf.vectors.detach().numpy())
     without = make_run(tmp_path / "run", ["a", "b"], FakeCoder())
-    assert [len(one) for one in code_hues(RunFolder(without), (3, 3, 3))] == [3, 3, 3]
+    assert [len(one) for one in code_hues(RunCoder(without / "tokenizer"), (3, 3, 3))] == [3, 3, 3]
 
 
 def test_schemas_name_what_the_tree_says():

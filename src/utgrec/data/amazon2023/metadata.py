@@ -17,7 +17,7 @@ from utgrec.data.clean import clean_lists, clean_texts, render_sentences
 from utgrec.data.images import is_url
 from utgrec.data.lines import LINE, JsonLines, Rows
 from utgrec.data.rejects import SCHEMA
-from utgrec.data.table import column_names
+from utgrec.data.table_parts import column_names
 from utgrec.data.values import read_price
 from utgrec.errors import BadTable
 

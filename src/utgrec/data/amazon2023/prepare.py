@@ -5,38 +5,31 @@ that are left are cleaned. Nothing depends on how the files are cut into blocks,
 blocks are worked on.
 """
 
-import contextlib
 import dataclasses
-import errno
 import functools
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from utgrec import storage
-from utgrec.catalog import write_domain
 from utgrec.config import require, to_dict
 from utgrec.data.amazon2023 import metadata, reviews
 from utgrec.data.amazon2023.bad_lines import BadLines
 from utgrec.data.amazon2023.check import against_paper
-from utgrec.data.amazon2023.files import Version, find_all
-from utgrec.data.amazon2023.parts import Done, Machine, ThisMachine
+from utgrec.data.amazon2023.files import Found, Version, find_all
+from utgrec.data.amazon2023.parts import Done, Machine, ThisMachine, Work
 from utgrec.data.amazon2023.presets import find_category
 from utgrec.data.blocks import Told
-from utgrec.data.event_store import EventStore, Repeats
-from utgrec.data.finished import finished_domain, require_equal
-from utgrec.data.lines import LINE, CsvLines, LineFormat
+from utgrec.data.event_store import EventStore, Repeats, Selected
+from utgrec.data.lines import LINE, CsvLines
 from utgrec.data.look_alikes import count_look_alikes
-from utgrec.data.rejects import BadRows, Rejects
-from utgrec.data.summary import count_repeats
-from utgrec.errors import BadTable, StorageError
-from utgrec.progress import Progress, silent
+from utgrec.data.pipeline import Catalogue, Plan, make_domain
+from utgrec.data.rejects import MOST_LISTED, BadRows, Rejects
+from utgrec.progress import Progress
 
-MOST_DETAILED = 100_000  # rows that are listed in rejected.parquet; the others are only counted
 MIB = 2**20
 SOURCE = "Amazon Reviews 2023, McAuley Lab, UC San Diego (arXiv 2403.03952)"
 
@@ -86,124 +79,107 @@ def prepare_amazon(
         SettingsMismatch: `out` is a domain made with other settings or from other input.
         StorageError: `out` exists and is no domain folder.
     """
-    category, out, tell = find_category(category), Path(out), progress or silent
+    category = find_category(category)
     files = find_all(Path(data), category, options.version)
     config = {"category": category, **to_dict(options)}
     del config["overwrite"]
-    finished = finished_domain(list(files), out, options.overwrite)
-    if finished is not None:
-        inputs = {path.name: storage.hash_file(path) for path in files}
-        require_equal(out, finished, config, inputs)
-        return finished
+    plan = Plan(
+        name=category,
+        config=config,
+        k_core=options.k_core,
+        repeats=options.repeats,
+        bad_rows=options.bad_rows,
+        source=SOURCE,
+        licence=options.licence,
+        overwrite=options.overwrite,
+    )
+    source = AmazonSource(category, files, machine or ThisMachine())
+    return make_domain(source, Path(out), plan, progress)
 
-    layout = reviews.layout_of(files.reviews)
-    metadata.check_columns(files.metadata)
-    rejects = Rejects(options.bad_rows, most=MOST_DETAILED)
-    work = machine or ThisMachine()
-    with _room(out), storage.new_folder(out) as folder:
-        events = folder / "events"
-        events.mkdir()
-        store = EventStore(events)
-        told = _telling(tell, files.reviews, "reviews")
-        of_reviews = _read_reviews(files.reviews, layout, store, rejects, work, told)
-        rejects.settle(BadTable)
-        tell("filter", 0, 1)
-        selected = store.select(options.k_core, options.repeats)
-        shutil.rmtree(events)
-        tell("filter", 1, 1)
-        told = _telling(tell, files.metadata, "metadata")
-        found, of_metadata = _read_metadata(files.metadata, selected.item_ids, rejects, work, told)
-        rejects.settle(BadTable)
-        return write_domain(
-            folder,
-            name=category,
-            items=metadata.items_table(found, selected.item_ids),
-            user_ids=selected.user_ids.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(
-                "string"
-            ),
-            interactions=pa.table(
-                {
-                    "user": selected.users,
-                    "item": selected.items,
-                    "timestamp": selected.timestamps,
-                }
-            ),
-            config=config,
-            inputs={files.reviews.name: of_reviews.digest, files.metadata.name: of_metadata.digest},
-            facts={
-                "source": SOURCE,
-                "licence": options.licence,
-                "read": {
-                    "items": of_metadata.lines,
-                    "interactions": of_reviews.lines - isinstance(layout, CsvLines),
-                },
-                "rejected": rejects.counts(),
-                "filter": selected.facts,
-                "duplicate_events": count_repeats(
-                    selected.users, selected.items, selected.timestamps
-                ).events,
-                "time": {
-                    "unit": "ms",
-                    "real": True,
-                    "rule": "ms since 1970 UTC (as the data set says), stored as they are",
-                },
-                "items": metadata.facts_of(found, selected.item_ids),
-                "look_alike_ids": {
-                    "items": count_look_alikes(selected.item_ids.to_list()),
-                    "users": count_look_alikes(selected.user_ids.to_list()),
-                },
-                "paper": against_paper(category, selected),
+
+class AmazonSource:
+    """The two files of one category."""
+
+    def __init__(self, category: str, files: Found, machine: Machine) -> None:
+        self.roots = list(files)
+        self.picture_root = files.metadata.parent
+        self._category, self._files, self._machine = category, files, machine
+        self._hashes: dict[str, str] = {}
+
+    def inputs(self) -> dict[str, str]:
+        """Name → hash of each file; those that were read through are not read again."""
+        for path in self._files:
+            if path.name not in self._hashes:
+                self._hashes[path.name] = storage.hash_file(path)
+        return self._hashes
+
+    def read_log(
+        self, store: EventStore, work: Path, rejects: Rejects, tell: Progress
+    ) -> dict[str, Any]:
+        """The reviews."""
+        path = self._files.reviews
+        layout = reviews.layout_of(path)
+        metadata.check_columns(self._files.metadata)
+        task = functools.partial(reviews.read_reviews, layout=layout, file=path.name)
+        done = self._through(path, task, rejects, _telling(tell, path, "reviews"), store.add)
+        return {
+            "rows": done.lines - isinstance(layout, CsvLines),
+            "columns": {"user": "user_id", "item": "parent_asin", "timestamp": "timestamp"},
+            "time": {
+                "unit": "ms",
+                "real": True,
+                "rule": "ms since 1970 UTC (as the data set says), stored as they are",
             },
-            rejected=rejects.table().to_arrow(),
+        }
+
+    def read_items(
+        self, taken: pl.Series, keep_untaken: bool, rejects: Rejects, tell: Progress
+    ) -> Catalogue:
+        """The metadata of the items that were taken, each once; without any, they are bare."""
+        path = self._files.metadata
+        found: dict[int, pl.DataFrame] = {}
+        task = functools.partial(metadata.read_metadata, kept=taken, file=path.name)
+        told = _telling(tell, path, "metadata")
+        done = self._through(path, task, rejects, told, found.__setitem__)
+        items = _firsts(path.name, found, done, rejects)
+        return Catalogue(
+            table=metadata.items_table(items, taken),
+            places=np.arange(len(taken)),
+            pictures=None,
+            read=done.lines,
+            known=None,
+            facts=metadata.facts_of(items, taken),
+            look_alikes=count_look_alikes(taken),
         )
 
+    def further_facts(self, selected: Selected) -> dict[str, Any]:
+        """How it compares with the paper."""
+        return {"paper": against_paper(self._category, selected)}
 
-@contextlib.contextmanager
-def _room(out: Path) -> Iterator[None]:
-    """Say what a full disk means here."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(
-                f"the disk of {out.parent} is full ({error.strerror}); nothing was left behind: "
-                "make room (about 100 bytes for every review, while it works) and run it again"
-            ) from error
-        raise
-
-
-def _read_reviews(
-    path: Path,
-    layout: LineFormat,
-    store: EventStore,
-    rejects: Rejects,
-    machine: Machine,
-    tell: Told,
-) -> Done:
-    """Fill the store."""
-    bad = BadLines(MOST_DETAILED)
-    work = functools.partial(reviews.read_reviews, layout=layout, file=path.name)
-    pieces = machine.over(path, work, tell)
-    for number, part in pieces:
-        store.add(number, part.rows)
-        bad.add(number, part.rejected)
-    done = pieces.done()
-    bad.hand_over(rejects, done.before)
-    return done
+    def _through(
+        self,
+        path: Path,
+        task: Work,
+        rejects: Rejects,
+        told: Told,
+        keep: Callable[[int, pl.DataFrame], None],
+    ) -> Done:
+        """Work through a file; `keep` is given each part, bad lines are handed over in the end."""
+        bad = BadLines(MOST_LISTED)
+        pieces = self._machine.over(path, task, told)
+        for number, part in pieces:
+            keep(number, part.rows)
+            bad.add(number, part.rejected)
+        done = pieces.done()
+        bad.hand_over(rejects, done.before)
+        self._hashes[path.name] = done.digest
+        return done
 
 
-def _read_metadata(
-    path: Path, kept: pl.Series, rejects: Rejects, machine: Machine, tell: Told
-) -> tuple[pl.DataFrame, Done]:
-    """The items in `kept` in the order of the file, each once."""
-    bad = BadLines(MOST_DETAILED)
-    found: dict[int, pl.DataFrame] = {}
-    work = functools.partial(metadata.read_metadata, kept=kept, file=path.name)
-    pieces = machine.over(path, work, tell)
-    for number, part in pieces:
-        bad.add(number, part.rejected)
-        found[number] = part.rows
-    done = pieces.done()
+def _firsts(
+    file: str, found: dict[int, pl.DataFrame], done: Done, rejects: Rejects
+) -> pl.DataFrame:
+    """The first line of every item, in the order of the file."""
     items = pl.concat(
         [found[n].with_columns(pl.col(LINE) + done.before.get(n, 0)) for n in sorted(found)]
         or [pl.DataFrame(schema={**metadata.ITEM_SCHEMA, LINE: pl.Int64})]
@@ -212,17 +188,17 @@ def _read_metadata(
     again = items.join(firsts.select(LINE), on=LINE, how="anti").join(
         firsts.select("item_id", first=LINE), on="item_id", how="left", maintain_order="left"
     )
-    twice = again.select(
-        file=pl.lit(path.name),
-        row=LINE,
-        reason=pl.lit("duplicate item id"),
-        item_id="item_id",
-        user_id=pl.lit(None, dtype=pl.String),
-        detail=pl.lit("first seen at row ") + pl.col("first").cast(pl.String),
+    rejects.add_frame(
+        again.select(
+            file=pl.lit(file),
+            row=LINE,
+            reason=pl.lit("duplicate item id"),
+            item_id="item_id",
+            user_id=pl.lit(None, dtype=pl.String),
+            detail=pl.lit("first seen at row ") + pl.col("first").cast(pl.String),
+        )
     )
-    bad.hand_over(rejects, done.before)
-    rejects.add_frame(twice)
-    return firsts, done
+    return firsts
 
 
 def _telling(progress: Progress, path: Path, what: str) -> Told:

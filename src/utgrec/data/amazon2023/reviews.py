@@ -9,7 +9,7 @@ from utgrec.data.blocks import Block
 from utgrec.data.event_store import EVENT_SCHEMA
 from utgrec.data.lines import LINE, CsvLines, JsonLines, LineFormat, Rows
 from utgrec.data.rejects import SCHEMA
-from utgrec.data.table import column_names
+from utgrec.data.table_parts import column_names
 from utgrec.data.times import YEAR_2100
 from utgrec.errors import BadTable
 

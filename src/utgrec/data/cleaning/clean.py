@@ -5,6 +5,8 @@ The k-core is applied again afterwards, and counted as in a preparation.
 """
 
 import dataclasses
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +21,20 @@ from utgrec.catalog import Domain, write_domain
 from utgrec.config import require, to_dict
 from utgrec.data.cleaning import texts as looks
 from utgrec.data.cleaning.events import Mask, in_bursts, of_fast_users, repeated
-from utgrec.data.cleaning.findings import categories_of, events_of, has_real_times
+from utgrec.data.cleaning.findings import (
+    categories_of,
+    events_of,
+    has_real_times,
+    text_column,
+)
 from utgrec.data.derived import find_derived, further_columns, link_pictures
-from utgrec.data.log import Log
-from utgrec.data.prepare import counts_of, select
-from utgrec.data.rejects import SCHEMA
-from utgrec.errors import BadConfig, EmptyDomain
+from utgrec.data.kcore import require_core
+from utgrec.data.pipeline import counts_of, interactions_table
+from utgrec.data.rejects import MOST_LISTED, SCHEMA, Rejects
+from utgrec.data.summary import count_repeats
+from utgrec.errors import BadConfig
 
+FULL = "nothing was left behind: make room and run it again"
 ITEMS, EVENTS = "items.parquet", "interactions.parquet"
 
 
@@ -57,6 +66,13 @@ class CleanOptions:
             value = getattr(self, name)
             require(value is None or value >= least, f"{name} is {value}; it must be ≥ {least}")
         require(self.k_core is None or self.k_core >= 1, f"k_core is {self.k_core}; it must be ≥ 1")
+
+
+class _Outside(NamedTuple):
+    """What the k-core removes after the cleaning."""
+
+    events: npt.NDArray[np.int64]  # rows of the source's interactions
+    items: npt.NDArray[np.int64]  # rows of its items
 
 
 class Texts(NamedTuple):
@@ -91,46 +107,45 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
     for mask in reasons.values():
         dropped |= mask
     events = events_of(domain)
-    kept = Log(
-        user_ids=domain.user_ids,
-        users=events.users[~dropped].astype(np.int32),
-        items=events.items[~dropped],
-        timestamps=events.times[~dropped],
-        facts={},
-        extra=further_columns(source, ~dropped),
-    )
+    stay = np.flatnonzero(~dropped)
+    core = require_core(events.users[stay], events.items[stay], k, domain.interaction_count)
     # Items that nobody took stay, if the source kept them; dropped ones never do.
     keep_untaken = bool(before.get("untaken_items_kept", 0)) or k == 1
-    left = select(kept, len(domain.catalog), k, keep_untaken)
-    chosen = left.chosen[~bad_items[left.chosen]]
-    if not len(chosen):
-        raise EmptyDomain("no item is left; clean with fewer options")
+    chosen = np.arange(len(domain.catalog)) if keep_untaken else core.item_numbers
+    chosen = chosen[~bad_items[chosen]]
+    outside = _Outside(
+        events=stay[np.setdiff1d(np.arange(len(stay)), core.kept, assume_unique=True)],
+        items=np.setdiff1d(np.flatnonzero(~bad_items), chosen, assume_unique=True),
+    )
     table, unpictured = _pictures(texts.table.take(chosen), options.drop_shared_images)
-    rejected = _rejected(source, domain, bad_items, reasons)
-    with storage.new_folder(out) as folder:
+    rejects = _rejects(source, domain, bad_items, reasons, outside, k)
+    places = np.searchsorted(chosen, core.item_numbers)[core.items].astype(np.int32)
+    times = events.times[stay[core.kept]]
+    further = further_columns(source, stay[core.kept])
+    with storage.room(out.parent, FULL), storage.new_folder(out) as folder:
         link_pictures(domain, folder, table.column("image").to_pylist())
         return write_domain(
             folder,
             name=domain.name,
             items=table,
-            user_ids=left.log.user_ids,
-            interactions=pa.table(
-                {
-                    "user": left.log.users,
-                    "item": np.searchsorted(chosen, left.log.items).astype(np.int32),
-                    "timestamp": left.log.timestamps,
-                    **{name: column.to_arrow() for name, column in left.log.extra.items()},
-                }
-            ),
+            user_ids=[domain.user_ids[user] for user in core.user_numbers],
+            interactions=interactions_table(core.users, places, times, further),
             config=config,
             inputs=inputs,
             split=domain.split,
             facts={
                 **{name: value for name, value in facts.items() if name not in ("name", "counts")},
-                "split": counts_of(left.log, domain.split),
-                "rejected": dict(sorted(rejected["reason"].value_counts().rows())),
-                "filter": left.facts,
-                "duplicate_events": int(repeated(_again(left.log)).sum()),
+                "split": counts_of(core.users, places, times, domain.split),
+                "rejected": rejects.counts(),
+                "filter": {
+                    "k_core": k,
+                    "rounds": core.rounds,
+                    "users_removed": domain.user_count - len(core.user_numbers),
+                    "interactions_removed": len(outside.events),
+                    "items_removed": len(outside.items),
+                    "untaken_items_kept": len(chosen) - len(core.item_numbers),
+                },
+                "duplicate_events": count_repeats(core.users, places, times).events,
                 "cleaned": {
                     "changed_texts": texts.changed,
                     "pictures_taken_away": unpictured,
@@ -138,14 +153,14 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
                     "interactions_dropped": int(dropped.sum()),
                 },
             },
-            rejected=rejected.to_arrow(),
+            rejected=rejects.table().to_arrow(),
         )
 
 
 def _texts(domain: Domain, options: CleanOptions) -> Texts:
     """Titles and texts after the options that change texts, in a fixed order."""
     table = domain.catalog.table
-    columns = {name: pl.Series(table.column(name).to_pylist(), dtype=pl.String) for name in _TOLD}
+    columns = {name: text_column(table, name) for name in _TOLD}
     changed = {}
     if options.fix_mojibake:
         changed["fix_mojibake"] = _apply(columns, looks.has_mojibake, looks.repair)
@@ -155,13 +170,16 @@ def _texts(domain: Domain, options: CleanOptions) -> Texts:
         sentences = frozenset(
             looks.boilerplate(columns["text"], categories_of(table))["sentence"].to_list()
         )
-        plain = columns["text"].fill_null("").to_list()
-        shorter = [looks.without_sentences(text, sentences) for text in plain]
-        changed["drop_boilerplate"] = sum(a != b for a, b in zip(plain, shorter, strict=True))
-        columns["text"] = pl.Series(shorter, dtype=pl.String)
+        plain = columns["text"].fill_null("")
+        shorter = pl.Series(
+            [looks.without_sentences(text, sentences) for text in plain], dtype=pl.String
+        )
+        changed["drop_boilerplate"] = int((plain != shorter).sum())
+        columns["text"] = shorter
     for name, column in columns.items():
         place = table.column_names.index(name)
-        table = table.set_column(place, name, pa.array(column.to_list(), pa.string()))
+        arrow = column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
+        table = table.set_column(place, name, arrow)
     return Texts(table, changed)
 
 
@@ -185,10 +203,9 @@ def _apply(columns: dict[str, pl.Series], wrong: Any, right: Any) -> int:
 
 
 def _bad_items(table: pa.Table, options: CleanOptions) -> Mask:
-    texts = pl.Series(table.column("text").to_pylist(), dtype=pl.String)
     if not options.drop_empty_text:
-        return np.zeros(len(texts), dtype=np.bool_)
-    return looks.says_nothing(texts).to_numpy().copy()
+        return np.zeros(table.num_rows, dtype=np.bool_)
+    return looks.says_nothing(text_column(table, "text")).to_numpy().copy()
 
 
 def _bad_events(domain: Domain, bad_items: Mask, options: CleanOptions) -> dict[str, Mask]:
@@ -217,71 +234,54 @@ def _bad_events(domain: Domain, bad_items: Mask, options: CleanOptions) -> dict[
 
 def _pictures(table: pa.Table, most: int | None) -> tuple[pa.Table, int]:
     """The items without pictures that too many of them have; how many lost theirs."""
+    frequent = {} if most is None else looks.shared(text_column(table, "image"), most)
     images = table.column("image").to_pylist()
-    frequent = {} if most is None else looks.shared(images, most)
     kept = [None if image in frequent else image for image in images]
     place = table.column_names.index("image")
     table = table.set_column(place, "image", pa.array(kept, pa.string()))
     return table, sum(frequent.values())
 
 
-def _rejected(
-    source: Path, domain: Domain, bad_items: Mask, reasons: dict[str, Mask]
-) -> pl.DataFrame:
-    """What the source had set aside, and what was dropped now."""
-    frames = []
-    earlier = source / "rejected.parquet"
-    if earlier.is_file():
-        old = pl.DataFrame(pq.read_table(earlier).to_pydict(), schema=SCHEMA)
-        frames.append(old)
-    ids = np.array(domain.catalog.item_ids, dtype=object)
-    users = np.array(domain.user_ids, dtype=object)
-    events = events_of(domain)
-    places: npt.NDArray[np.int64] = np.flatnonzero(bad_items)
-    texts = domain.catalog.texts
-    frames.append(
-        _frame(
-            ITEMS,
-            places,
-            "text is empty or says nothing",
-            ids[places],
-            None,
-            [texts[place][:100] for place in places],
-        )
-    )
+def _rejects(
+    source: Path,
+    domain: Domain,
+    bad_items: Mask,
+    reasons: dict[str, Mask],
+    outside: _Outside,
+    k: int,
+) -> Rejects:
+    """What the source had set aside, what was dropped now, and what the k-core removed then."""
+    rejects = Rejects("reject", most=MOST_LISTED)
+    facts = domain.manifest.facts if domain.manifest is not None else {}
+    earlier = Counter(facts.get("rejected", {}))
+    listed = source / "rejected.parquet"
+    if listed.is_file():
+        old = pl.DataFrame(pl.from_arrow(pq.read_table(listed)))
+        rejects.add_frame(old)
+        earlier.subtract(dict(old.group_by("reason").len().iter_rows()))
+    rejects.add_counts(+earlier)
+    ids, texts = domain.catalog.item_ids, domain.catalog.texts
+
+    def add(file: str, reason: str, places: npt.NDArray[np.int64], row: _Row) -> None:
+        shown = places[:MOST_LISTED]
+        rows = [(file, int(place) + 1, reason, *row(int(place))) for place in shown]
+        rejects.add_frame(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+        if len(places) > len(shown):
+            rejects.add_counts({reason: len(places) - len(shown)})
+
+    def event(place: int) -> tuple[str, str, str]:
+        user = domain.user_ids[int(np.searchsorted(domain.offsets, place, side="right")) - 1]
+        return ids[domain.items[place]], user, str(domain.timestamps[place])
+
+    nothing = "text is empty or says nothing"
+    add(ITEMS, nothing, np.flatnonzero(bad_items), lambda n: (ids[n], None, texts[n][:100]))
     for reason, mask in reasons.items():
-        places = np.flatnonzero(mask)
-        frames.append(
-            _frame(
-                EVENTS,
-                places,
-                reason,
-                ids[events.items[places]],
-                users[events.users[places]],
-                events.times[places].astype(str).tolist(),
-            )
-        )
-    return pl.concat(frames)
+        add(EVENTS, reason, np.flatnonzero(mask), event)
+    core = f"outside the {k}-core after cleaning"
+    add(EVENTS, core, outside.events, event)
+    add(ITEMS, f"item {core}", outside.items, lambda n: (ids[n], None, ""))
+    return rejects
 
 
-def _frame(
-    file: str, places: Any, reason: str, item_ids: Any, user_ids: Any, details: list[str]
-) -> pl.DataFrame:
-    count = len(places)
-    return pl.DataFrame(
-        {
-            "file": [file] * count,
-            "row": places + 1,
-            "reason": [reason] * count,
-            "item_id": list(item_ids),
-            "user_id": [None] * count if user_ids is None else list(user_ids),
-            "detail": details,
-        },
-        schema=SCHEMA,
-    )
-
-
-def _again(log: Log) -> Any:
-    from utgrec.data.cleaning.events import Events
-
-    return Events(log.users.astype(np.int64), log.items, log.timestamps)
+_Row = Callable[[int], tuple[str, str | None, str]]
+"""Row of the source → item, user, detail."""

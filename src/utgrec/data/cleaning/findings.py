@@ -9,6 +9,7 @@ from utgrec.catalog import Domain
 from utgrec.data.cleaning.events import Events, backwards, in_bursts, of_fast_users, repeated
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow as pa
 
 BURST = 5  # interactions of one user in one second
@@ -34,7 +35,7 @@ class Findings:
     backward_steps: int
     """Steps within histories that go back in time: 0 in a domain that UTGRec wrote."""
     unsorted_rows: int | None
-    """Rows of the source with an earlier time than their user's row before; None = not recorded."""
+    """Interactions that came after a later one of their user; None = not recorded."""
     empty_texts: int
     """Items without any text."""
     placeholder_texts: int
@@ -63,8 +64,6 @@ class Findings:
 
 def find(domain: Domain) -> Findings:
     """Look for everything that can be wrong with a domain's data."""
-    import polars as pl
-
     from utgrec.data.cleaning import texts as looks
     from utgrec.data.cleaning.languages import count_languages
 
@@ -75,11 +74,11 @@ def find(domain: Domain) -> Findings:
     nothing = np.zeros(len(events.users), dtype=np.bool_)
     burst = in_bursts(events, BURST) if real else nothing
     fast = of_fast_users(events, FAST) if real else nothing
-    text = pl.Series("text", domain.catalog.texts, dtype=pl.String)
-    title = pl.Series("title", domain.catalog.titles, dtype=pl.String)
+    text = text_column(domain.catalog.table, "text").fill_null("")
+    title = text_column(domain.catalog.table, "title").fill_null("")
     sentences = looks.boilerplate(text, categories_of(domain.catalog.table))
     empty = text == ""
-    pictures = looks.shared(domain.catalog.table.column("image").to_pylist(), MANY)
+    pictures = looks.shared(text_column(domain.catalog.table, "image"), MANY)
     return Findings(
         duplicate_events=int(repeated(events).sum()),
         burst_events=int(burst.sum()),
@@ -90,7 +89,7 @@ def find(domain: Domain) -> Findings:
         unsorted_rows=time.get("unsorted"),
         empty_texts=int(empty.sum()),
         placeholder_texts=int((looks.says_nothing(text) & ~empty).sum()),
-        shared_texts=sum(looks.shared(text.to_list(), MANY).values()),
+        shared_texts=sum(looks.shared(text, MANY).values()),
         boilerplate_items=_items_with(text, sentences["sentence"].to_list()),
         boilerplate=[f"{row[0]} ({row[1]:,})" for row in sentences.head(SHOWN).rows()],
         markup_texts=int((looks.has_markup(text) | looks.has_markup(title)).sum()),
@@ -103,6 +102,13 @@ def find(domain: Domain) -> Findings:
         shared_picture_items=sum(pictures.values()),
         most_shared_picture=max(pictures.values(), default=0),
     )
+
+
+def text_column(table: "pa.Table", name: str) -> "pl.Series":
+    """A column of texts as it is, without a copy of every text."""
+    import polars as pl
+
+    return pl.DataFrame(pl.from_arrow(table.select([name])))[name].cast(pl.String)
 
 
 def categories_of(table: "pa.Table") -> set[str]:

@@ -1,8 +1,9 @@
 """Suspicious texts: placeholders, markup, broken encodings, sentences that many items share."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from utgrec.data.sentence import clean_text
@@ -20,6 +21,8 @@ LOST = "\ufffd"
 FEWEST_WORDS = 4  # of a sentence that can be boilerplate; shorter ones are categories and brands
 LEAST_SHARE = 0.02  # of the items that have a text
 LEAST_ITEMS = 20
+TOGETHER = 50_000  # items whose sentences are held at a time
+SLOTS = 2**22  # counters of hashes of sentences
 
 
 def says_nothing(texts: pl.Series) -> pl.Series:
@@ -64,25 +67,43 @@ def without_markup(text: str) -> str:
 def boilerplate(texts: pl.Series, besides: Iterable[str] = ()) -> pl.DataFrame:
     """Sentences that very many items share, the most frequent first: `sentence`, `items`.
 
-    `besides` are sentences that are shared on purpose, such as categories.
+    `besides` are sentences that are shared on purpose, such as categories. The sentences of some
+    items are held at a time: first they are counted by hash, then those alone that may be frequent.
     """
-    told = texts.fill_null("").filter(texts.fill_null("") != "")
+    told = texts.filter(texts != "")
     least = max(LEAST_ITEMS, int(LEAST_SHARE * len(told)))
+    counts = np.zeros(SLOTS, dtype=np.int64)
+    for sentences in _sentences(told):
+        counts += np.bincount(_slots(sentences), minlength=SLOTS)
+    found = pl.DataFrame(schema={"sentence": pl.String, "items": pl.UInt32})
+    for sentences in _sentences(told):
+        frequent = sentences.filter(pl.Series(counts[_slots(sentences)] >= least))
+        found = pl.concat([found, frequent.value_counts(name="items")])
     return (
-        pl.DataFrame({"item": pl.int_range(len(told), eager=True), "sentence": told})
-        .lazy()
-        .with_columns(pl.col("sentence").str.split(". "))
-        .explode("sentence")
-        .with_columns(pl.col("sentence").str.strip_chars(" ."))
-        .filter(pl.col("sentence").str.count_matches(r"\S+") >= FEWEST_WORDS)
-        .filter(~pl.col("sentence").is_in(sorted(set(besides))))
-        .unique()
-        .group_by("sentence")
-        .agg(pl.len().alias("items"))
-        .filter(pl.col("items") >= least)
+        found.group_by("sentence")
+        .agg(pl.sum("items"))
+        .filter((pl.col("items") >= least) & ~pl.col("sentence").is_in(sorted(set(besides))))
         .sort(["items", "sentence"], descending=[True, False])
-        .collect()
     )
+
+
+def _sentences(texts: pl.Series) -> Iterator[pl.Series]:
+    """The sentences of some items at a time, each once for an item."""
+    for part in texts.alias("sentence").to_frame().iter_slices(TOGETHER):
+        yield (
+            part.with_row_index("item")
+            .lazy()
+            .with_columns(pl.col("sentence").str.split(". "))
+            .explode("sentence")
+            .with_columns(pl.col("sentence").str.strip_chars(" ."))
+            .filter(pl.col("sentence").str.count_matches(r"\S+") >= FEWEST_WORDS)
+            .unique()
+            .collect()["sentence"]
+        )
+
+
+def _slots(sentences: pl.Series) -> npt.NDArray[np.int64]:
+    return (sentences.hash().to_numpy() % np.uint64(SLOTS)).astype(np.int64)
 
 
 def without_sentences(text: str, sentences: frozenset[str]) -> str:
@@ -94,11 +115,7 @@ def without_sentences(text: str, sentences: frozenset[str]) -> str:
     return joined if joined.endswith(".") or not text.endswith(".") else f"{joined}."
 
 
-def shared(values: Sequence[Any], least: int) -> dict[Any, int]:
-    """Values (not None, not empty) that at least `least` items have, with their number of items."""
-    counts = (
-        pl.Series(values, dtype=pl.String).drop_nulls().value_counts(name="items").rows()
-        if len(values)
-        else []
-    )
-    return {value: count for value, count in counts if value and count >= least}
+def shared(values: pl.Series, least: int) -> dict[str, int]:
+    """Texts (not null, not empty) that at least `least` items have, with their number of items."""
+    counted = values.filter(values != "").value_counts(name="items")
+    return dict(counted.filter(pl.col("items") >= least).iter_rows())

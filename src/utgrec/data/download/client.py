@@ -5,16 +5,13 @@ CURL_CA_BUNDLE name a file of certificates to trust, SSL_CERT_DIR a folder of th
 """
 
 import dataclasses
-import os
-import ssl
 
 import httpx2
 
 import utgrec
 from utgrec.config import require
+from utgrec.data.web import certificates
 from utgrec.errors import BadConfig
-
-CERTIFICATE_FILES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,23 +61,7 @@ def make_client(config: DownloadConfig) -> httpx2.Client:
             follow_redirects=True,
             max_redirects=config.redirects,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=8),
-            verify=_certificates() or True,
+            verify=certificates() or True,
         )
     except (ValueError, httpx2.InvalidURL) as error:
         raise BadConfig(f"a proxy of the environment cannot be used ({error})") from error
-
-
-def _certificates() -> ssl.SSLContext | None:
-    for name in CERTIFICATE_FILES:
-        path = os.environ.get(name)
-        if not path:
-            continue
-        try:
-            if os.path.isdir(path):
-                return ssl.create_default_context(capath=path)
-            return ssl.create_default_context(cafile=path)
-        except (OSError, ssl.SSLError) as error:
-            raise BadConfig(
-                f"{name} is {path!r}, which holds no certificates that can be read ({error})"
-            ) from error
-    return None

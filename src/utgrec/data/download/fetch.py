@@ -7,24 +7,25 @@ only continued if the server says that the file is still the same (If-Range with
 import base64
 import contextlib
 import dataclasses
-import errno
 import os
-import random
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx2
 
 from utgrec import storage
 from utgrec.data.download.client import DownloadConfig
-from utgrec.data.download.hosts import Hosts, retry_after
+from utgrec.data.download.hosts import Hosts
+from utgrec.data.web import retry_after, wait_before
 from utgrec.errors import CorruptFile, DownloadFailed, StorageError
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 SPARE_BYTES = 2**24  # room that must be left on the disk
+FULL = "what came is kept: make room and run it again to go on"
 MOST_TRIES = 1000  # however much each of them brings
 
 Progress = Callable[[int, int | None], None]
@@ -81,7 +82,7 @@ def fetch(
         for _ in range(MOST_TRIES):
             before = part_size(wanted.path)
             try:
-                with hosts.turn(host), _room(wanted.path):
+                with hosts.turn(host), storage.room(wanted.path.parent, FULL):
                     _try(client, wanted, config, tell)
                 return wanted.path
             except _Again as error:
@@ -132,7 +133,7 @@ def _receive(
     """Write the body of a response behind the bytes that are there, or anew."""
     status = response.status_code
     if status in RETRIED:
-        asked = retry_after(response.headers.get("Retry-After"))
+        asked = retry_after(response.headers.get("Retry-After"), time.time())
         raise _Again(f"the server answered {status} {response.reason_phrase}", asked)
     if status == 206 and have:
         if _start(response) != have or not _same(part, response):
@@ -250,8 +251,7 @@ def _refuse_downgrade(response: httpx2.Response) -> None:
 def _wait(error: _Again, idle: int, config: DownloadConfig) -> float:
     if error.wait_s is not None:
         return error.wait_s
-    longest = min(config.first_wait_s * 2.0 ** min(idle, 20), config.longest_wait_s)
-    return longest * random.uniform(0.5, 1.0)  # so that many clients do not come back at once
+    return wait_before(idle + 1, config.first_wait_s, config.longest_wait_s)
 
 
 def _given_up(wanted: Wanted, error: _Again, wait: float, idle: int) -> str:
@@ -294,33 +294,12 @@ def _require_room(path: Path, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _room(path: Path) -> Iterator[None]:
-    """Say what a full disk means here."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(
-                f"the disk of {path.parent} is full ({error.strerror}); what came is kept: "
-                "make room and run it again to go on"
-            ) from error
-        raise
-
-
-@contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One process at a time writes a part; the lock ends with the process that holds it."""
-    import fcntl
-
-    lock: Any = open(path.with_name(f".{path.name}.lock"), "wb")  # noqa: SIM115
-    try:
+    """One process at a time writes a part."""
+    lock = path.with_name(f".{path.name}.lock")
+    busy = DownloadFailed(f"another process is fetching {path} right now; wait for it")
+    with storage.only_one(lock, busy):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DownloadFailed(
-                f"another process is fetching {path} right now; wait for it"
-            ) from error
-        yield
-    finally:
-        path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
-        lock.close()
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

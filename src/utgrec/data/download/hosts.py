@@ -1,8 +1,6 @@
 """Politeness towards hosts: few connections at a time, and a pause when one asks for it."""
 
 import contextlib
-import datetime
-import email.utils
 import threading
 import time
 from collections import defaultdict
@@ -42,19 +40,3 @@ class Hosts:
         with self._lock:
             until = self._clock() + seconds
             self._free_at[host] = max(self._free_at.get(host, 0.0), until)
-
-
-def retry_after(value: str | None, now: datetime.datetime | None = None) -> float | None:
-    """Seconds that a Retry-After header asks for, a number or a date; None if it is neither."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return max(0.0, (moment - (now or datetime.datetime.now(datetime.UTC))).total_seconds())

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from utgrec.data.pictures.decoders import Decoders
 from utgrec.data.pictures.download import Body, Pause, download
-from utgrec.data.pictures.hosts import Host, Hosts, Job, wait_before
+from utgrec.data.pictures.hosts import FIRST_WAIT_S, Host, Hosts, Job
 from utgrec.data.pictures.network import Edge
 from utgrec.data.pictures.options import ImageOptions
 from utgrec.data.pictures.outcomes import TEMPORARY, Result, failed
+from utgrec.data.web import wait_before
 from utgrec.errors import StorageError
 
 Record = Callable[[str, Result], None]
@@ -89,7 +90,8 @@ class Crawl:
         if not again or host.given_up is not None:
             self._record(job.url, result)
             return 0.0
-        wait = wait_before(job.attempt) if asked is None else asked
+        longest = self._options.max_wait_s
+        wait = wait_before(job.attempt, FIRST_WAIT_S, longest) if asked is None else asked
         if isinstance(got, Pause):
             self._hosts.rest(host, wait)
         host.jobs.append(job._replace(attempt=job.attempt + 1))

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
-import email.utils
 import logging
 import ssl
 import tempfile
@@ -22,6 +20,7 @@ from utgrec.data.pictures.journal import writing
 from utgrec.data.pictures.network import HostConnections, RefusedAddress, UnknownHost
 from utgrec.data.pictures.options import ImageOptions
 from utgrec.data.pictures.outcomes import Result, failed
+from utgrec.data.web import retry_after
 from utgrec.errors import StorageError
 
 STEP = 64 * 1024  # bytes decompressed at a time
@@ -232,23 +231,6 @@ async def _inflated(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     yield inflater.flush(STEP)
     if not inflater.eof:
         raise zlib.error("it ends too early")
-
-
-def retry_after(value: str, now: float) -> float | None:
-    """Seconds that a Retry-After header asks to wait: a number or a date; None if it has neither.
-
-    `now` is the time in seconds since 1970.
-    """
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        when = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=datetime.UTC)
-    return max(0.0, when.timestamp() - now)
 
 
 def _not_connected(error: httpcore2.ConnectError) -> Result:

@@ -8,19 +8,22 @@ import asyncio
 import contextlib
 import heapq
 import itertools
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
-import httpcore2
-
 from utgrec.data.pictures.addresses import Target
-from utgrec.data.pictures.network import CheckedBackend, Edge, HostConnections
+from utgrec.data.pictures.network import (
+    CheckedBackend,
+    Edge,
+    HostConnections,
+    default_context,
+)
 from utgrec.data.pictures.options import ImageOptions
 from utgrec.data.pictures.outcomes import Result
+from utgrec.data.web import PORTS, Proxies
 
-FIRST_WAIT_S = 0.5  # before a second try; doubled for each further one
+FIRST_WAIT_S = 0.5  # before a second try; doubled for each further one, then spread
 # What says that the host itself is the trouble, not one of its pictures.
 UNREACHABLE = ("timeout", "connection failed", "unknown host", "private address", "bad certificate")
 FOR_GOOD = ("unknown host", "private address", "bad certificate")  # the rest of it ends alike
@@ -60,8 +63,17 @@ class Hosts:
 
     def __init__(self, jobs: Iterable[Job], options: ImageOptions, edge: Edge) -> None:
         self._options = options
-        self._backend = CheckedBackend(edge, allow_private=options.allow_private_addresses)
-        self._context = edge.ssl_context or httpcore2.default_ssl_context()
+        proxies = Proxies(options.proxy) if options.proxy else None
+        self._context = edge.ssl_context or default_context()
+        self._backends = {
+            scheme: CheckedBackend(
+                edge._replace(ssl_context=self._context),
+                allow_private=options.allow_private_addresses,
+                scheme=scheme,
+                proxies=proxies,
+            )
+            for scheme in PORTS
+        }
         self._hosts: dict[str, Host] = {}
         for job in jobs:
             self._host(job.target).jobs.append(job)
@@ -100,7 +112,7 @@ class Hosts:
         async with host.gate:
             host.visitors += 1
             if host.connections is None:
-                host.connections = HostConnections(self._backend, self._context)
+                host.connections = HostConnections(self._backends, self._context)
             try:
                 yield host.connections
             finally:
@@ -136,8 +148,3 @@ class Hosts:
         if target.host not in self._hosts:
             self._hosts[target.host] = Host(target.host, self._options)
         return self._hosts[target.host]
-
-
-def wait_before(attempt: int) -> float:
-    """Seconds before the next try; spread, so that not all come back at once."""
-    return FIRST_WAIT_S * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)

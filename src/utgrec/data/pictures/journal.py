@@ -5,7 +5,6 @@ each address, appended) and `spool/`. It is removed once its content is part of 
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -130,19 +129,12 @@ def open_workspace(domain: Path) -> Iterator[Workspace]:
     """
     folder = domain.parent / f".{domain.name}.images"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"another process is fetching pictures for {domain} (it holds {folder}); "
-                "wait until it is done, or stop it"
-            ) from error
-        workspace = Workspace(folder)
-        try:
-            yield workspace
-        finally:
-            workspace.close()
-    finally:
-        os.close(lock)
+    busy = StorageError(
+        f"another process is fetching pictures for {domain} (it holds {folder}); "
+        "wait until it is done, or stop it"
+    )
+    with (
+        storage.only_one(folder / "lock", busy),
+        contextlib.closing(Workspace(folder)) as workspace,
+    ):
+        yield workspace

@@ -2,7 +2,8 @@
 
 A name is resolved anew for every connection, every address of the answer is checked, and the
 connection is made to the checked address itself. The name still goes into the Host header and into
-the TLS handshake, where the certificate must match it.
+the TLS handshake, where the certificate must match it. A proxy, where one is told, is asked for
+that address too, never for a name.
 """
 
 import asyncio
@@ -10,12 +11,14 @@ import contextlib
 import select
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import httpcore2
 
 from utgrec.data.pictures.addresses import is_public
+from utgrec.data.pictures.tunnel import through
+from utgrec.data.web import Proxies, certificates
 
 MOST_ADDRESSES = 4  # of one name that are tried
 KEEP_S = 15.0  # that a free connection is kept
@@ -47,13 +50,31 @@ class Edge(NamedTuple):
     ssl_context: ssl.SSLContext | None = None  # None = the system's certificates
 
 
-class CheckedBackend(httpcore2.AsyncNetworkBackend):
-    """Connects to checked addresses only."""
+def default_context() -> ssl.SSLContext:
+    """The certificates of the usual variables, else those that come with the system.
 
-    def __init__(self, edge: Edge, *, allow_private: bool) -> None:
+    Raises:
+        BadConfig: the variables name what cannot be read.
+    """
+    return certificates() or httpcore2.default_ssl_context()
+
+
+class CheckedBackend(httpcore2.AsyncNetworkBackend):
+    """Connects to checked addresses only, of hosts asked by one scheme (http or https)."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        *,
+        allow_private: bool,
+        scheme: str = "https",
+        proxies: Proxies | None = None,
+    ) -> None:
         self._resolve = edge.resolve
         self._inner = edge.backend or httpcore2.AnyIOBackend()
+        self._context = edge.ssl_context or default_context()
         self._allow_private = allow_private
+        self._scheme, self._proxies = scheme, proxies
 
     async def connect_tcp(
         self,
@@ -68,14 +89,22 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
         Raises:
             UnknownHost, RefusedAddress: there is no such address.
         """
-        addresses = await self._addresses(host, port, timeout)
+        proxy = self._proxies.of(self._scheme, host) if self._proxies is not None else None
+        if proxy is not None and self._allow_private:
+            addresses = [host]  # the proxy finds out, and decides
+        else:
+            addresses = await self._addresses(host, port, timeout)
+
+        async def connect(host: str, port: int) -> httpcore2.AsyncNetworkStream:
+            return await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+
         problem: Exception | None = None
         for address in addresses:
             try:
+                if proxy is None:
+                    return QuickStream(await connect(address, port))
                 return QuickStream(
-                    await self._inner.connect_tcp(
-                        address, port, timeout, local_address, socket_options
-                    )
+                    await through(proxy, address, port, connect, self._context, timeout)
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 problem = error
@@ -167,8 +196,9 @@ class HostConnections:
     one that became free is taken.
     """
 
-    def __init__(self, backend: CheckedBackend, context: ssl.SSLContext) -> None:
-        self._backend = backend
+    def __init__(self, backends: Mapping[str, CheckedBackend], context: ssl.SSLContext) -> None:
+        """`backends` is scheme → what connects."""
+        self._backends = backends
         self._context = context
         self._idle: dict[str, list[httpcore2.AsyncHTTPConnection]] = {}
 
@@ -206,5 +236,5 @@ class HostConnections:
             origin,
             ssl_context=self._context,
             keepalive_expiry=KEEP_S,
-            network_backend=self._backend,
+            network_backend=self._backends[origin.scheme.decode()],
         )

@@ -5,6 +5,7 @@ import dataclasses
 from utgrec.config import require
 from utgrec.data.images import PILLOW_LIMIT
 from utgrec.data.pictures.outcomes import FINAL, TEMPORARY
+from utgrec.data.web import Proxies
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,12 @@ class ImageOptions:
     """Earlier failures that are tried again: temporary, all, or names of outcomes."""
     refetch: bool = False
     """Forget what was fetched before."""
+    proxy: str = ""
+    """Address of a proxy that connects to all hosts; env = the usual variables say which; empty =
+    none. It is asked for addresses that were checked here, never for names."""
     allow_private_addresses: bool = False
-    """Also connect to addresses that are not public. For tests and a company's own network."""
+    """Also connect to addresses that are not public. For tests and a company's own network. A proxy
+    is asked for names then, and decides itself."""
 
     def __post_init__(self) -> None:
         positive = ("max_side", "max_bytes", "attempts", "connections", "per_host")
@@ -55,6 +60,8 @@ class ImageOptions:
             f"max_pixels is {self.max_pixels}; it must be 1 … {PILLOW_LIMIT}",
         )
         require(self.max_side <= 8192, f"max_side is {self.max_side}; it must be 1 … 8192")
+        if self.proxy:
+            Proxies(self.proxy)
         known = {"temporary", "all", *TEMPORARY, *FINAL}
         unknown = sorted(set(self.retry) - known)
         require(not unknown, f"retry: no outcome {', '.join(unknown)}; known: {', '.join(known)}")

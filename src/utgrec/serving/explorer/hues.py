@@ -7,25 +7,20 @@ out, is the hue. Shapes: K codebook entries · D code dimension.
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
 
-from utgrec import storage
-from utgrec.config import from_dict
 from utgrec.errors import UTGRecError
-from utgrec.runs import RunFolder
-from utgrec.tokenizer.pretrained import STAGE
-from utgrec.tokenizer.quantizer import QuantizerConfig, TreeQuantizer
+from utgrec.serving.coder import Coder
 
 GOLDEN_ANGLE = 137.508  # degrees; apart for neighbouring numbers, whatever their count
 
 
-def code_hues(run: RunFolder, sizes: tuple[int, ...]) -> list[list[int]]:
+def code_hues(coder: Coder, sizes: tuple[int, ...]) -> list[list[int]]:
     """The hue of every code by position, in degrees; (L, K of the position).
 
-    Only the codebooks are read, not the backbone. A run without them gets hues that say nothing.
+    A run without codebooks gets hues that say nothing.
     """
     try:
-        quantizer = _read_quantizer(run)
+        quantizer = coder.quantizer
     except (UTGRecError, OSError, KeyError, RuntimeError):
         return [[round(code * GOLDEN_ANGLE) % 360 for code in range(size)] for size in sizes]
     with torch.no_grad():
@@ -43,18 +38,3 @@ def hues_of(vectors: npt.NDArray[np.float32]) -> list[int]:
     rank = np.empty(len(angle), dtype=np.int64)
     rank[np.argsort(angle, kind="stable")] = np.arange(len(angle))
     return [int(hue) for hue in rank * 360 // len(angle)]
-
-
-def _read_quantizer(run: RunFolder) -> TreeQuantizer:
-    manifest = storage.read_manifest(run.tokenizer, STAGE)
-    quantizer = TreeQuantizer(from_dict(QuantizerConfig, manifest.config["quantizer"]))
-    path = storage.check_file(run.tokenizer, manifest, "heads.safetensors")
-    start = "quantizer."
-    with safe_open(path, framework="pt") as file:
-        state = {
-            name.removeprefix(start): file.get_tensor(name)
-            for name in file.keys()  # noqa: SIM118 - not a dict
-            if name.startswith(start)
-        }
-    quantizer.load_state_dict(state)
-    return quantizer.eval()

@@ -17,7 +17,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from utgrec.runs import RunFolder
 from utgrec.serving.access import allow
 from utgrec.serving.explorer import schemas
 from utgrec.serving.generations import GenerationStore
@@ -25,7 +24,6 @@ from utgrec.serving.keys import Key
 
 WEB = Path(__file__).parents[1] / "web"
 PAGE = "index.html"
-REPORT = "report.html"
 TICKET_S = 60
 POLICY = "; ".join(
     (
@@ -92,17 +90,17 @@ def page_routes(store: GenerationStore, keys: tuple[Key, ...] | None) -> APIRout
         return assets[name].answer(request)
 
     @routes.get("/v1/report", response_model=schemas.ReportOut, dependencies=[allow(keys, "read")])
-    async def where() -> Response:
+    async def report_address() -> Response:
         """Where the report of the run is."""
-        there = report_file(store.run) is not None
+        there = store.run.report.is_file()
         return JSONResponse({"url": f"/report{tickets.make()}" if there else None})
 
     @routes.get("/report", include_in_schema=False)
     async def report(ticket: str = "") -> Response:
         if not tickets.is_good(ticket):
             raise HTTPException(401, "open the report from the explorer; its address has expired")
-        path = report_file(store.run)
-        if path is None:
+        path = store.run.report
+        if not path.is_file():
             raise HTTPException(
                 404, f"no report yet; write it with `utgrec report {store.run.path}`"
             )
@@ -110,12 +108,6 @@ def page_routes(store: GenerationStore, keys: tuple[Key, ...] | None) -> APIRout
         return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)
 
     return routes
-
-
-def report_file(run: RunFolder) -> Path | None:
-    """The report of a run, if it was written."""
-    path = run.path / REPORT
-    return path if path.is_file() else None
 
 
 class Tickets:

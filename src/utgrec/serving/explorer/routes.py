@@ -20,7 +20,6 @@ from utgrec.serving.engine import Shelf
 from utgrec.serving.explorer import schemas
 from utgrec.serving.explorer.facets import describe_facets
 from utgrec.serving.explorer.hues import code_hues
-from utgrec.serving.explorer.page import report_file
 from utgrec.serving.explorer.search import SearchIndex
 from utgrec.serving.explorer.tree import Atlas
 from utgrec.serving.generations import GenerationStore, Listed
@@ -100,7 +99,7 @@ class Explorer:
         with self._lock:
             if self._hues is None:
                 sizes = self._service.shelf.generation.sizes
-                self._hues = code_hues(self.store.run, sizes)
+                self._hues = code_hues(self._service.editor.coder, sizes)
             return self._hues
 
     def may_change(self, request: Request) -> bool:
@@ -132,7 +131,8 @@ def explorer_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter
                 "sizes": list(shelf.generation.sizes),
                 "hues": explorer.hues,
                 "filters": bool(shelf.index.columns),
-                "report": report_file(explorer.store.run) is not None,
+                "report": explorer.store.run.report.is_file(),
+                "users": service.users is not None,
                 "may_change": explorer.may_change(request),
                 "version": utgrec.__version__,
             }
@@ -156,7 +156,7 @@ def explorer_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter
         )
 
     @routes.get("/v1/cards", response_model=schemas.CardsOut)
-    def some(
+    def cards_of(
         item_id: Annotated[list[str], Query(min_length=1, max_length=MAX_K, examples=[["A12"]])],
     ) -> Response:
         """Several items at once, as lists show them."""

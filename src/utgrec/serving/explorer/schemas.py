@@ -19,6 +19,7 @@ class OverviewOut(BaseModel):
     hues: list[list[int]] = Field(description="Position → code → hue in degrees; alike is alike.")
     filters: bool = Field(description="Whether items have attributes to filter by.")
     report: bool = Field(description="Whether the run folder has a report.")
+    users: bool = Field(description="Whether histories of users are kept here.")
     may_change: bool = Field(description="Whether this caller may change the catalogue.")
     version: str
 

@@ -10,12 +10,11 @@ import dataclasses
 from typing import NamedTuple, Protocol
 
 from utgrec.config import require
-from utgrec.errors import InputError
+from utgrec.errors import InputError, named
 
 LONGEST_ID = 1000  # characters
 LAST_MS = 253_402_300_799_999  # the end of the year 9999
 NEWEST = 1000  # items of a history that are read; the recommender itself reads fewer
-NAMED = 5  # event ids that an error names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ class UserStore(Protocol):
         """Keep events: all of them or, with an error, none.
 
         Raises:
-            InputError: an event id that was used for another event.
+            EventIdUsed: an event id that was used for another event.
         """
 
     def history(self, user_id: str, newest: int = NEWEST) -> list[Taken]:
@@ -84,13 +83,13 @@ def distinct(events: list[Event]) -> dict[str, Event]:
     """Event id → event; a batch may hold the same event twice.
 
     Raises:
-        InputError: two different events with one id.
+        EventIdUsed: two different events with one id.
     """
     found: dict[str, Event] = {}
     for event in events:
         other = found.setdefault(event.event_id, event)
         if not same(event, other.user_id, other.item_id, other.timestamp):
-            raise used_twice([event.event_id])
+            raise EventIdUsed([event.event_id])
     return found
 
 
@@ -101,11 +100,12 @@ def same(event: Event, user_id: str, item_id: str, timestamp: int) -> bool:
     )
 
 
-def used_twice(event_ids: list[str]) -> InputError:
-    """The error about ids that name two different events."""
-    named = ", ".join(map(repr, event_ids[:NAMED]))
-    more = f" and {len(event_ids) - NAMED} more" if len(event_ids) > NAMED else ""
-    return InputError(
-        f"event_id {named}{more} was used for another event before; an event id names one event "
-        "for good: send this one under an id of its own. Nothing of this request was kept"
-    )
+class EventIdUsed(InputError):
+    """An event id names two different events."""
+
+    def __init__(self, event_ids: list[str]) -> None:
+        super().__init__(
+            f"event_id {named(event_ids)} was used for another event before; an event id names one "
+            "event for good: send this one under an id of its own. Nothing of this request was kept"
+        )
+        self.event_ids = frozenset(event_ids)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from utgrec.errors import FormatVersionError, MissingDependency, Unavailable
-from utgrec.serving.users.events import NEWEST, Added, Event, Taken, distinct, same, used_twice
+from utgrec.serving.users.events import NEWEST, Added, Event, EventIdUsed, Taken, distinct, same
 
 T = TypeVar("T")
 VERSION = 1
@@ -90,7 +90,7 @@ class PostgresUsers:
             )
             clashes = [row[0] for row in cursor.fetchall() if not same(by_id[row[0]], *row[1:])]
             if clashes:
-                raise used_twice(sorted(clashes))
+                raise EventIdUsed(sorted(clashes))
             return Added(len(fresh), len(events) - len(fresh))
 
         return self._do(work)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utgrec.errors import CorruptFile, FormatVersionError, Overloaded, Unavailable
-from utgrec.serving.users.events import NEWEST, Added, Event, Taken, distinct, same, used_twice
+from utgrec.serving.users.events import NEWEST, Added, Event, EventIdUsed, Taken, distinct, same
 
 VERSION = 1
 WAITS_S = 10.0  # for other processes that write
@@ -67,7 +67,7 @@ class SQLiteUsers:
                     elif not same(event, *found):
                         clashes.append(event.event_id)
                 if clashes:
-                    raise used_twice(clashes)
+                    raise EventIdUsed(clashes)
                 connection.executemany(
                     "INSERT INTO events (domain, event_id, user_id, item_id, timestamp)"
                     " VALUES (?, ?, ?, ?, ?)",

@@ -49,6 +49,10 @@ export async function post(path, body, signal) {
   return (await send(path, options, signal)).json();
 }
 
+export async function remove(path, signal) {
+  return (await send(path, { method: "DELETE" }, signal)).json();
+}
+
 /** A picture's address for an <img>; with a key it is fetched, since an <img> cannot send one. */
 export async function pictureAddress(path) {
   if (!hasKey()) return address(path);

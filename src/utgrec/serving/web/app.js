@@ -2,7 +2,7 @@
 
 import { Problem, get } from "./api.js";
 import { setHues } from "./codes.js";
-import { announce, calm, change, debounce, h, many } from "./dom.js";
+import { announce, calm, change, debounce, h, many, sentence } from "./dom.js";
 import { showDock } from "./dock.js";
 import { getHistory, onChange } from "./state.js";
 import { showItem } from "./views/item.js";
@@ -10,6 +10,7 @@ import { showNext } from "./views/next.js";
 import { showReport } from "./views/report.js";
 import { showSearch } from "./views/search.js";
 import { showTree } from "./views/tree.js";
+import { showUsers } from "./views/users.js";
 import { showVersions } from "./views/versions.js";
 
 const views = {
@@ -17,6 +18,7 @@ const views = {
   search: showSearch,
   item: showItem,
   next: showNext,
+  users: showUsers,
   versions: showVersions,
   report: showReport,
 };
@@ -88,7 +90,9 @@ async function show() {
   const title = main.querySelector("h1");
   document.title = `${title?.textContent ?? "Explorer"} – UTGRec`;
   showDock(route.view);
-  if (!first && !same && title && document.activeElement !== input) {
+  const chosen = document.activeElement; // some views have a place to type in that is wanted first
+  const placed = chosen === input || (chosen !== main && main.contains(chosen));
+  if (!first && !same && title && !placed) {
     title.tabIndex = -1;
     title.focus({ preventScroll: true });
   }
@@ -97,6 +101,7 @@ async function show() {
 async function welcome(signal) {
   const overview = await get("v1/overview", signal);
   setHues(overview.hues);
+  document.querySelector("#nav [data-view=users]").parentElement.hidden = !overview.users;
   document.getElementById("domain").textContent = overview.domain;
   document.getElementById("served").textContent =
     `${overview.domain}, generation ${overview.generation} · ${many(overview.items, "item")} · UTGRec ${overview.version}`;
@@ -107,15 +112,18 @@ function wrong(error) {
   const known = error instanceof Problem;
   return h(
     "div",
-    { class: "card wrong", role: "alert" },
+    { class: "card wrong prose", role: "alert" },
     h("h1", {}, known && error.status === 404 ? "Nothing there" : "That did not work"),
-    h("p", {}, known ? error.message : "The server cannot be reached. Is it still running?"),
     h(
       "p",
       {},
-      h("a", { href: "#/tree" }, "Back to all codes"),
-      " or ",
-      h("button", { type: "button", onclick: show }, "try again"),
+      known ? sentence(error.message) : "The server cannot be reached. Is it still running?",
+    ),
+    h(
+      "div",
+      { class: "actions" },
+      h("a", { class: "button", href: "#/tree" }, "Back to all codes"),
+      h("button", { type: "button", onclick: show }, "Try again"),
     ),
   );
 }

@@ -5,6 +5,8 @@ import { codeLine, hueOf, itemLink } from "./codes.js";
 import { announce, h, price } from "./dom.js";
 import { addToHistory, getHistory, inHistory, onChange, removeFromHistory } from "./state.js";
 
+const AT_ONCE = 50; // ids in one address
+
 const seen = new IntersectionObserver(
   (entries) => {
     for (const entry of entries) {
@@ -48,6 +50,17 @@ export function picture(item, alt = "") {
 }
 
 export const titleOf = (item) => item.title || item.item_id;
+
+/** Id → item, of those that the catalogue has. */
+export async function cardsOf(ids, signal) {
+  const found = new Map();
+  for (let first = 0; first < ids.length; first += AT_ONCE) {
+    const some = ids.slice(first, first + AT_ONCE).map((id) => ["item_id", id]);
+    const { items } = await get(`v1/cards?${new URLSearchParams(some)}`, signal);
+    for (const item of items) found.set(item.item_id, item);
+  }
+  return found;
+}
 
 /** Put an item into the history or take it out; says what happened. */
 export async function toggle(item) {
@@ -134,6 +147,21 @@ export function card(item, { below = null, rank = null, shared = null, tag = "li
     historyButton(item),
   );
 }
+
+/** Where cards will be, until their answer has come. */
+export const waiting = (count) =>
+  h(
+    "div",
+    {},
+    h("p", { class: "hidden" }, "Loading …"),
+    h(
+      "ul",
+      { class: "items", "aria-hidden": "true" },
+      Array.from({ length: count }, () =>
+        h("li", { class: "item ghostly" }, h("span", { class: "picture" })),
+      ),
+    ),
+  );
 
 export const grid = (items, options = () => ({})) =>
   h(

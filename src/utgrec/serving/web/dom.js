@@ -57,6 +57,10 @@ export const price = (value) => prices.format(value);
 export const many = (value, one, more = `${one}s`) => `${count(value)} ${value === 1 ? one : more}`;
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 
+/** A message of the server as a sentence. */
+export const sentence = (text) =>
+  text.slice(0, 1).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");
+
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /** Change the page with a soft transition, where the browser can and the reader wants it. */

@@ -1,9 +1,9 @@
 // One item: what it is, where its codes put it, what is near, and what people take after it.
 
 import { get, post } from "../api.js";
-import { grid, historyButton, picture, titleOf } from "../cards.js";
+import { grid, historyButton, picture, titleOf, waiting } from "../cards.js";
 import { hueOf, nameOf, treeLink } from "../codes.js";
-import { h, many, price } from "../dom.js";
+import { h, many, price, sentence } from "../dom.js";
 
 const NEAR = 12;
 const AFTER = 6;
@@ -76,17 +76,13 @@ const section = (id, title, ...content) =>
 
 /** A place that is filled once an answer has come; the rest of the page does not wait for it. */
 function later(answer, signal, show) {
-  const box = h(
-    "div",
-    { class: "later", "aria-busy": "true" },
-    h("p", { class: "note" }, "Loading …"),
-  );
+  const box = h("div", { class: "later", "aria-busy": "true" }, waiting(AFTER));
   answer
     .then(
       (found) => box.replaceChildren(show(found)),
       (error) =>
         signal.aborted ||
-        box.replaceChildren(h("p", { class: "note", role: "alert" }, error.message)),
+        box.replaceChildren(h("p", { class: "note", role: "alert" }, sentence(error.message))),
     )
     .finally(() => box.removeAttribute("aria-busy"));
   return box;

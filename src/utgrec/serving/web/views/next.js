@@ -1,10 +1,11 @@
 // A history made by clicking, and what comes next: live, filtered, and with the reasons.
 
 import { get, post } from "../api.js";
-import { card, picture, titleOf } from "../cards.js";
-import { hueOf, itemLink } from "../codes.js";
-import { announce, debounce, h, many, percent } from "../dom.js";
+import { cardsOf, picture, titleOf } from "../cards.js";
+import { itemLink } from "../codes.js";
+import { announce, debounce, h, many, sentence } from "../dom.js";
 import { showFilters } from "../facets.js";
+import { legend, priced, ranked } from "../ranked.js";
 import {
   addToHistory,
   asRequest,
@@ -29,6 +30,7 @@ export async function showNext(view, { query, signal }) {
   const taken = h("div", { class: "taken" });
   const found = h("div", { class: "found", "aria-busy": "true" });
   const say = h("p", { class: "lead", id: "found-lead" }, "…");
+  const how = legend();
   let wanted = FIRST;
   view.append(
     h("header", { class: "head" }, h("div", {}, h("h1", {}, "What comes next"), say)),
@@ -46,7 +48,7 @@ export async function showNext(view, { query, signal }) {
         ),
         facets.facets.length > 0 && showFilters(facets.facets, signal),
       ),
-      h("section", { class: "results", "aria-label": "Recommendations" }, found),
+      h("section", { class: "results", "aria-label": "Recommendations" }, how, found),
     ),
   );
 
@@ -63,20 +65,15 @@ export async function showNext(view, { query, signal }) {
         AbortSignal.any([asking.signal, signal]),
       );
       const hits = got.answers[0].items;
-      const priced = hits.length
-        ? await cards(
-            hits.map((item) => item.item_id),
-            asking.signal,
-          )
-        : new Map();
-      const items = hits.map((item) => ({ ...item, price: priced.get(item.item_id)?.price }));
+      const items = await priced(hits, asking.signal);
       found.replaceChildren(
         items.length
-          ? results(items, history)
+          ? ranked(items, history.length > 0)
           : h("p", { class: "card note" }, "No item meets these filters. Take one of them away."),
       );
+      how.hidden = !items.length || !history.length;
       if (items.length === wanted && wanted < MOST) found.append(more());
-      const filtered = Object.keys(getFilters()).length ? ", filtered" : "";
+      const filtered = Object.keys(getFilters()).length ? ", among what the filters allow" : "";
       say.textContent = history.length
         ? `After ${many(history.length, "item")}${filtered}, most likely first.`
         : `For somebody without any history${filtered}. Add items, and watch this change.`;
@@ -92,7 +89,7 @@ export async function showNext(view, { query, signal }) {
         h(
           "p",
           { class: "card wrong", role: "alert" },
-          (error.message || "The server cannot be reached.") + wait,
+          (error.message ? sentence(error.message) : "The server cannot be reached.") + wait,
         ),
       );
       if (error.retryAfter) setTimeout(() => !signal.aborted && soon(), 1000 * error.retryAfter);
@@ -128,14 +125,6 @@ export async function showNext(view, { query, signal }) {
   return null;
 }
 
-async function cards(ids, signal) {
-  const { items } = await get(
-    `v1/cards?${new URLSearchParams(ids.map((id) => ["item_id", id]))}`,
-    signal,
-  );
-  return new Map(items.map((item) => [item.item_id, item]));
-}
-
 /** Take history and filters out of the address, if it has any. */
 async function follow(query, signal) {
   const { ids, filters } = readAddress(query);
@@ -144,7 +133,7 @@ async function follow(query, signal) {
   const wanted = ids.slice(-MOST_IN_HISTORY);
   const missing = wanted.filter((id) => !known.has(id));
   if (missing.length) {
-    for (const { item_id, title, image, codes } of (await cards(missing, signal)).values()) {
+    for (const { item_id, title, image, codes } of (await cardsOf(missing, signal)).values()) {
       known.set(item_id, { item_id, title, image, codes });
     }
   }
@@ -229,70 +218,3 @@ const starters = (roots) =>
     .map((branch) => branch.covers[0])
     .filter(Boolean)
     .slice(0, 8);
-
-function results(items, history) {
-  const best = items[0].score;
-  return h(
-    "ol",
-    { class: "items ranked" },
-    items.map((item, place) =>
-      card(item, {
-        rank: place + 1,
-        below: h("div", { class: "because" }, likely(item, best), why(item, history)),
-      }),
-    ),
-  );
-}
-
-function likely(item, best) {
-  const chance = Math.exp(item.score);
-  const share = Math.exp(item.score - best);
-  const text =
-    chance < 0.0001 ? "< 0.01 %" : percent(chance, chance < 0.001 ? 2 : chance < 0.1 ? 1 : 0);
-  return h(
-    "p",
-    { class: "likely", title: `log-probability ${item.score.toFixed(2)}` },
-    h("span", {
-      class: "bar",
-      "aria-hidden": "true",
-      style: { "--share": share.toFixed(4), "--hue": hueOf(0, item.codes[0]) },
-    }),
-    h("span", { class: "figure" }, h("span", { class: "hidden" }, "Probability "), text),
-  );
-}
-
-function why(item, history) {
-  if (!history.length) return null;
-  if (!item.why.length) return h("p", { class: "note why" }, "Nothing in your history is like it.");
-  const reasons = item.why.map((reason) => h("li", {}, because(item, reason)));
-  return h("ul", { class: "why", "aria-label": "Why it is here" }, reasons);
-}
-
-/** One item of the history: as many squares filled as codes shared, and how much it was looked at. */
-function because(item, reason) {
-  const { shared_codes: shared, attention } = reason;
-  const dots = item.codes.map((code, level) =>
-    h("span", { class: level < shared ? "dot" : "dot off", style: { "--hue": hueOf(level, code) } }),
-  );
-  const told = shared
-    ? `shares ${shared} of ${item.codes.length} codes with `
-    : "no codes in common with ";
-  return [
-    h("span", { class: "dots", "aria-hidden": "true" }, dots),
-    h(
-      "span",
-      { class: "why-title" },
-      h("span", { class: "hidden" }, told),
-      h("span", { class: "quiet", "aria-hidden": "true" }, shared ? "like " : "after "),
-      titleOf(reason),
-    ),
-    attention !== null &&
-      attention !== undefined &&
-      h(
-        "span",
-        { class: "quiet figure", title: "Share of the model's attention to your history" },
-        h("span", { class: "hidden" }, ", attention "),
-        percent(attention),
-      ),
-  ];
-}

@@ -2,10 +2,12 @@
 
 import { get } from "../api.js";
 import { card, grid } from "../cards.js";
+import { treeLink } from "../codes.js";
 import { announce, h, many } from "../dom.js";
 
 const PAGE = 24;
 const DEEPEST = 10_000;
+const IDEAS = 12;
 
 export async function showSearch(view, { query, signal }) {
   const typed = (query.get("q") ?? "").trim();
@@ -20,6 +22,7 @@ export async function showSearch(view, { query, signal }) {
         "Type words of a title, a brand, a category or an id above. Beginnings are enough.",
       ),
     );
+    view.append(await ideas(signal));
     return () => document.getElementById("query").focus();
   }
   const ask = (offset) =>
@@ -38,7 +41,10 @@ export async function showSearch(view, { query, signal }) {
       ),
     );
   announce(`${said} found for ${typed}`);
-  if (!found.total) return null;
+  if (!found.total) {
+    view.append(await ideas(signal));
+    return null;
+  }
   const list = grid(found.items);
   view.append(list);
   let shown = found.items.length;
@@ -58,4 +64,26 @@ export async function showSearch(view, { query, signal }) {
     view.append(more);
   }
   return null;
+}
+
+/** What there is to find: words of the largest branches, and the map that they are from. */
+async function ideas(signal) {
+  const { branches } = await get("v1/tree", signal);
+  const largest = [...branches].sort((one, other) => other.items - one.items);
+  const words = new Set(largest.flatMap((branch) => branch.words.slice(0, 1)));
+  return h(
+    "div",
+    { class: "ideas" },
+    h("h2", {}, "What there is"),
+    h(
+      "ul",
+      {},
+      [...words]
+        .slice(0, IDEAS)
+        .map((word) =>
+          h("li", {}, h("a", { class: "button", href: `#/search?q=${encodeURIComponent(word)}` }, word)),
+        ),
+      h("li", {}, h("a", { class: "button", href: treeLink([]) }, "all codes")),
+    ),
+  );
 }

@@ -3,7 +3,8 @@
 import { get, post } from "../api.js";
 import { itemLink } from "../codes.js";
 import { picture, titleOf } from "../cards.js";
-import { announce, count, h, many, percent } from "../dom.js";
+import { confirm } from "../dialog.js";
+import { announce, count, h, many, percent, sentence } from "../dom.js";
 
 // The thresholds are those of the drift report (serving/drift.py, docs/serving.md).
 const MOST_NEW = 0.3;
@@ -33,11 +34,25 @@ export async function showVersions(view, { signal, overview }) {
     h(
       "ol",
       { class: "versions" },
-      versions.map((one) => version(one, overview, versions)),
+      versions.map((one) => version(one, overview)),
     ),
+    versions.length === 1 ? firstChange() : "",
   );
   return null;
 }
+
+const firstChange = () =>
+  h(
+    "div",
+    { class: "card prose" },
+    h("h2", {}, "The first change"),
+    h(
+      "p",
+      {},
+      "New items, other prices, pictures, removals: each change is live within seconds, is listed here, and can be taken back.",
+    ),
+    h("pre", { tabindex: 0 }, h("code", {}, "utgrec catalog add RUN new_items.jsonl")),
+  );
 
 function drift(active) {
   const found = active.drift;
@@ -174,40 +189,21 @@ function version(one, overview) {
 
 function serve(one) {
   const button = h("button", { type: "button" }, `Serve generation ${one.number}`);
-  button.addEventListener("click", () => {
-    const dialog = h(
-      "dialog",
-      { class: "card ask", "aria-labelledby": "serve-title" },
-      h(
-        "form",
-        { method: "dialog" },
-        h("h2", { id: "serve-title" }, `Serve generation ${one.number}?`),
-        h(
-          "p",
-          {},
-          `Everybody gets recommendations from its ${many(one.live, "item")} at once. You can go back the same way.`,
-        ),
-        h(
-          "div",
-          { class: "actions" },
-          h("button", { class: "primary", value: "yes" }, "Serve it"),
-          h("button", { value: "no" }, "Leave it"),
-        ),
-      ),
-    );
-    dialog.addEventListener("close", async () => {
-      dialog.remove();
-      if (dialog.returnValue !== "yes") return button.focus();
-      try {
-        await post("v1/generations", { activate: one.number });
-        announce(`Generation ${one.number} serves now`);
-        dispatchEvent(new Event("served"));
-      } catch (error) {
-        button.after(h("p", { class: "verdict bad", role: "alert" }, error.message));
-      }
+  button.addEventListener("click", async () => {
+    const sure = await confirm({
+      title: `Serve generation ${one.number}?`,
+      text: `Everybody gets recommendations from its ${many(one.live, "item")} at once. You can go back the same way.`,
+      yes: "Serve it",
+      no: "Leave it",
     });
-    document.body.append(dialog);
-    dialog.showModal();
+    if (!sure) return button.focus();
+    try {
+      await post("v1/generations", { activate: one.number });
+      announce(`Generation ${one.number} serves now`);
+      dispatchEvent(new Event("served"));
+    } catch (error) {
+      button.after(h("p", { class: "verdict bad", role: "alert" }, sentence(error.message)));
+    }
   });
   return button;
 }
