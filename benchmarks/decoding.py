@@ -8,9 +8,9 @@ One recommender with random weights (T5, width 128, 4 heads × 64, feed-forward 
 random catalogue of items of 3 codes, histories of 20 items. All ways of one comparison run in this
 process in turn, several times; figures are medians. `generate` walks a trie of dictionaries through
 `prefix_allowed_tokens_fn`, as published code does; at beam 50 it gets 128 users at once, since 256
-take more than 8 GB. In batches of 16 it is faster per user, which the part `reference` measures. The
-machine's peak is that of products of two square matrices, measured in turn with the rest. Results go
-to `benchmarks/results/decoding.json`, one entry per device and number of threads.
+take more than 8 GB. In batches of 16 it is faster per user, which the part `reference` measures.
+The machine's peak is that of products of two square matrices, measured in turn with the rest.
+Results go to `benchmarks/results/decoding.json`, one entry per device and number of threads.
 """
 
 import argparse
