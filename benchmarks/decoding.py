@@ -7,26 +7,30 @@
 One recommender with random weights (T5, width 128, 4 heads × 64, feed-forward 512, 4 + 4 layers), a
 random catalogue of items of 3 codes, histories of 20 items. All ways of one comparison run in this
 process in turn, several times; figures are medians. `generate` walks a trie of dictionaries through
-`prefix_allowed_tokens_fn`, as published code does; it gets fewer users because it is slow. The
-machine's peak is that of products of two square matrices, measured in turn with the rest. Results
-go to `benchmarks/results/decoding.json`, one entry per device and number of threads.
+`prefix_allowed_tokens_fn`, as published code does; at beam 50 it gets 128 users at once, since 256
+take more than 8 GB. In batches of 16 it is faster per user, which the part `reference` measures.
+The machine's peak is that of products of two square matrices, measured in turn with the rest.
+Results go to `benchmarks/results/decoding.json`, one entry per device and number of threads.
 """
 
 import argparse
 import json
 import os
-import platform
-import statistics
+import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from torch import Tensor
 
+from machine_facts import machine
+from made_searches import mixed_searches
+from turns import Taken, Way, take_turns
 from utgrec.decoding import (
     AllowedItems,
     BeamSearch,
@@ -37,6 +41,7 @@ from utgrec.decoding import (
     ListColumn,
     ValueColumn,
 )
+from utgrec.decoding.kernels import TorchKernels
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
@@ -44,36 +49,8 @@ RESULTS = Path(__file__).parent / "results" / "decoding.json"
 HISTORY_ITEMS, K, SIDE = 20, 10, 1536
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MILLION = 1_000_000
-
-
-class Way(NamedTuple):
-    """Something that is timed: a call that serves some users."""
-
-    call: Callable[[], Any]
-    users: int
-
-
-class Taken(NamedTuple):
-    """Median seconds of a call: by the clock, and by the processor."""
-
-    wall: float
-    cpu: float
-
-
-def take_turns(ways: dict[str, Way], repeats: int, device: str) -> dict[str, Taken]:
-    """Time all ways in turn; each has one call before that does not count."""
-    seconds: dict[str, list[Taken]] = {name: [] for name in ways}
-    for _ in range(repeats + 1):
-        for name, way in ways.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            way.call()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append(Taken(time.perf_counter() - wall, time.process_time() - cpu))
-    return {
-        name: Taken(*(statistics.median(column) for column in zip(*every[1:], strict=True)))
-        for name, every in seconds.items()
-    }
+MOST_SEQUENCES = 6400  # users × beams that `generate` gets at once; 5 GB
+PARTS = ("decoding", "reference", "decoder-only", "mixed", "million")
 
 
 def make_model(vocabulary: Vocabulary) -> Any:
@@ -163,7 +140,13 @@ class Bench:
         self.histories = make_histories(self.vocabulary, self.codes, options.users)
         self.histories = self.histories.to(self.device)
         self.trie = CodeTrie.build(self.codes).to(self.device)
+        began = time.perf_counter()
         self.lean = {name: LeanT5(self.model, dtype) for name, dtype in DTYPES.items()}
+        self.warm_up_s = time.perf_counter() - began  # compiles the kernels if they are not there
+        config = self.model.config
+        for name, dtype in DTYPES.items():
+            plain = TorchKernels(dtype, config.num_heads, config.layer_norm_epsilon)
+            self.lean[f"{name} by torch"] = LeanT5(self.model, dtype, kernels=plain)
 
     def search(self, model: Any, trie: CodeTrie) -> BeamSearch[Any]:
         """A search with the chunk that was asked for."""
@@ -174,6 +157,11 @@ class Bench:
         ids = self.histories[:users]
         return Way(lambda: search.search(ids, torch.ones_like(ids), k=K, beam=beam, **given), users)
 
+    def kernels(self) -> dict[str, Any]:
+        """What computes the layers, and how long it took to have it."""
+        names = {name: type(lean.kernels).__name__ for name, lean in self.lean.items()}
+        return {"used": names, "warm_up_s": self.warm_up_s}
+
     def turns(self, ways: dict[str, Way]) -> dict[str, Taken]:
         """Time them, and the products of matrices with them."""
         peaks = {f"peak {name}": multiply(dtype, self.device) for name, dtype in DTYPES.items()}
@@ -181,7 +169,7 @@ class Bench:
 
     def beside_generate(self, batch: int, beam: int) -> list[dict[str, Any]]:
         """Users per second of both precisions, and of generate."""
-        few = min(batch, self.options.generate_users)
+        few = min(batch, MOST_SEQUENCES // beam)
         decode = dict_generate(self.model, self.vocabulary, self.codes)
         ways = {"generate": Way(lambda: decode(self.histories[:few], beam), few)}
         for name, lean in self.lean.items():
@@ -197,16 +185,27 @@ class Bench:
             row |= {"cpu_ms_per_user": 1000 * cpu / way.users}
             row["times_generate"] = (slow.wall / few) / (wall / way.users)
             row["times_generate_cpu"] = (slow.cpu / few) / (cpu / way.users)
-            if name in DTYPES:
-                peak = 2 * SIDE**3 / taken[f"peak {name}"].wall
+            if name != "generate":
+                peak = 2 * SIDE**3 / taken[f"peak {name.split()[0]}"].wall
                 row |= {"peak_gflops": peak / 1e9, "mflop_per_user": flops / 1e6}
                 row["share_of_peak"] = flops * way.users / wall / peak
             rows.append(row)
         return rows
 
+    def reference(self, beam: int) -> list[dict[str, Any]]:
+        """What a user costs `generate` in small and large batches."""
+        decode = dict_generate(self.model, self.vocabulary, self.codes)
+        sizes = {self.options.few, min(self.options.users, MOST_SEQUENCES // beam)}
+        ways = {size: Way(partial(decode, self.histories[:size], beam), size) for size in sizes}
+        return [
+            {"batch": size, "beam": beam, "users_per_s": size / one.wall}
+            | {"cpu_ms_per_user": 1000 * one.cpu / size}
+            for size, one in take_turns(ways, self.repeats, self.device).items()
+        ]
+
     def same_as_generate(self, beam: int) -> dict[str, Any]:
         """Whether both find the same items with the same scores, in float32."""
-        ids = self.histories[: self.options.generate_users]
+        ids = self.histories[: self.options.few]
         output = dict_generate(self.model, self.vocabulary, self.codes)(ids, beam)
         hits = self.search(self.lean["float32"], self.trie).search(
             ids, torch.ones_like(ids), k=K, beam=beam
@@ -242,6 +241,33 @@ class Bench:
             "cost_of_a_million": taken["a million"].cpu / taken["ten thousand"].cpu - 1,
             "filters": self.filters(trie, searches["a million"], beam),
         }
+
+    def mixed(self, beam: int) -> list[dict[str, Any]]:
+        """What item vectors and companions beside the codes cost, in small and large catalogues."""
+        rows = []
+        for items in (self.options.items, MILLION):
+            codes = make_catalogue(self.vocabulary, items)
+            searches = mixed_searches(self.vocabulary, codes)
+            histories = make_histories(self.vocabulary, codes, min(64, self.options.users))
+            mask = torch.ones_like(histories)
+            ways = {
+                (name, users): Way(
+                    partial(search.search, histories[:users], mask[:users], k=K, beam=beam), users
+                )
+                for name, search in searches.items()
+                for users in (len(histories), 1)
+            }
+            taken = take_turns(ways, self.repeats, "cpu")
+            rows += [
+                {"search": name, "items": items, "batch": users, "beam": beam}
+                | {
+                    "ms_per_user": 1000 * one.wall / users,
+                    "cpu_ms_per_user": 1000 * one.cpu / users,
+                }
+                | {"peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+                for (name, users), one in taken.items()
+            ]
+        return rows
 
     def filters(self, trie: CodeTrie, search: BeamSearch[Any], beam: int) -> list[dict[str, Any]]:
         """A request of one user on a million items, with filters made anew for every request."""
@@ -305,22 +331,6 @@ class Bench:
         ]
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    name = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    return {
-        "cpu": name,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def show(title: str, rows: list[dict[str, Any]]) -> None:
     """Print some rows as they come."""
     print(title)
@@ -336,36 +346,50 @@ def main() -> None:
     """Measure, print, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=256, help="users in one batch")
-    parser.add_argument("--generate-users", type=int, default=16, help="users for generate")
+    parser.add_argument("--few", type=int, default=16, help="users in a small batch of generate")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each kind")
     parser.add_argument("--items", type=int, default=10_000, help="items in the catalogue")
     parser.add_argument("--chunk", type=int, help="users decoded together; the search's own")
     parser.add_argument("--threads", type=int, default=1, help="threads that torch may use")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure; the rest stays"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     began, load = time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0]
     bench = Bench(options)
-    result: dict[str, Any] = {"same": [bench.same_as_generate(beam) for beam in (20, 50)]}
-    show("beside generate, float32", result["same"])
-    result["decoding"] = []
-    for batch, beam in ((1, 20), (options.users, 20), (options.users, 50)):
-        rows = bench.beside_generate(batch, beam)
-        show(f"batch {batch}, beam {beam}", rows)
-        result["decoding"] += rows
-    result["decoder_only"] = bench.decoder_only(50)
-    show("decoder-only", result["decoder_only"])
-    result["million"] = bench.larger_catalogue(20)
-    show("a million items", [{**result["million"], "filters": "below"}])
-    show("filters", result["million"]["filters"])
+    result: dict[str, Any] = {}
+    if "decoding" in options.parts:
+        result["same"] = [bench.same_as_generate(beam) for beam in (20, 50)]
+        show("beside generate, float32", result["same"])
+        result["kernels"], result["decoding"] = bench.kernels(), []
+        for batch, beam in ((1, 20), (options.users, 20), (options.users, 50)):
+            rows = bench.beside_generate(batch, beam)
+            show(f"batch {batch}, beam {beam}", rows)
+            result["decoding"] += rows
+    if "reference" in options.parts:
+        result["reference"] = [row for beam in (20, 50) for row in bench.reference(beam)]
+        show("generate, by users in a batch", result["reference"])
+    if "decoder-only" in options.parts:
+        result["decoder_only"] = bench.decoder_only(50)
+        show("decoder-only", result["decoder_only"])
+    if "mixed" in options.parts and options.device == "cpu":
+        result["mixed"] = bench.mixed(50)
+        show("item vectors, companions and contents beside codes", result["mixed"])
+    if "million" in options.parts:
+        result["million"] = bench.larger_catalogue(20)
+        show("a million items", [{**result["million"], "filters": "below"}])
+        show("filters", result["million"]["filters"])
 
-    settings = {key: value for key, value in vars(options).items() if key != "out"}
+    settings = {key: value for key, value in vars(options).items() if key not in ("out", "parts")}
     facts = {"began": began, "load_before": load, "load_after": os.getloadavg()[0]}
-    entry = {"machine": machine(), "settings": settings, **facts, **result}
     entries = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    entries[f"{options.device}, threads {options.threads}"] = entry
+    entry = entries.setdefault(f"{options.device}, threads {options.threads}", {})
+    entry |= {"machine": machine(), "settings": settings, **result}
+    entry["measured"] = {**entry.get("measured", {}), **dict.fromkeys(options.parts, facts)}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
 

@@ -93,6 +93,17 @@ PUBLIC = {
         "make_search",
         "read_new_words",
     },
+    "utgrec.decoding.kernels": {
+        "Kernels",
+        "LayerSizes",
+        "Matrix",
+        "Memory",
+        "NativeKernels",
+        "Past",
+        "TorchKernels",
+        "follow",
+        "make_kernels",
+    },
     "utgrec.evaluation": {
         "Comparison",
         "Evaluation",

@@ -15,7 +15,9 @@ from utgrec.decoding import (
     LeanCausal,
     MixedSearch,
     exact_causal_scores,
+    item_table,
     make_search,
+    mixed,
 )
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.companions import (
@@ -141,6 +143,82 @@ def test_full_beam_equals_the_formula(shop: Shop, mixing: Mixing) -> None:
     torch.testing.assert_close(hits.scores, best.values, atol=1e-3, rtol=1e-3)
     assert (hits.items.sort(dim=1).values == torch.arange(ITEMS)).all()
     torch.testing.assert_close(hits.scores.exp().sum(dim=1), torch.ones(6))
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        NETWORK,
+        Mixing(vectors=0.4, companions=0.5, contents=0.2),
+        Mixing(vectors=0.0, companions=0.3, contents=0.0),
+        Mixing(vectors=2.0, companions=0.0, contents=0.6),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("beam", [1, 7, 60])
+def test_the_best_are_those_of_all_scores(
+    shop: Shop, mixing: Mixing, beam: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without filters: what is found without looking at every score is the same."""
+    if not compiled:
+        monkeypatch.setattr(item_table, "find_functions", lambda _: None)
+        monkeypatch.setattr(item_table, "_SCORES_AT_ONCE", 500)
+    monkeypatch.setattr(item_table, "_PAIRS_AT_ONCE", 70)
+    monkeypatch.setattr(mixed, "_USERS_AT_ONCE", 4)
+    search = shop.search(mixing)
+    few = torch.zeros(ITEMS, dtype=torch.bool)
+    few[3::11] = True
+    seen = [history.tolist() for history in shop.histories]
+    near = search.search(shop.tokens, shop.mask, k=80, beam=beam).items.tolist()
+    most = [list(range(ITEMS)), *near[1:]]  # for the first user there is nothing left
+    for allowed, exclude in ((None, None), (few, None), (None, near), (few, seen), (None, most)):
+        for k in (1, 10, ITEMS + 5):
+            given = {"k": k, "beam": beam, "allowed": allowed, "exclude": exclude}
+            hits = search.search(shop.tokens, shop.mask, **given)
+            scores = torch.cat(
+                [voices.mix(mixing) for voices in search.voices(shop.tokens, shop.mask, **given)]
+            )  # (B, N)
+            best = torch.nn.functional.pad(
+                scores.sort(dim=1, descending=True).values, (0, 5), value=-torch.inf
+            )
+            torch.testing.assert_close(hits.scores, best[:, :k], atol=2e-5, rtol=1e-5)
+            found = hits.items >= 0
+            assert (found == best[:, :k].isfinite()).all()
+            own = scores.gather(1, hits.items.clamp(min=0))
+            torch.testing.assert_close(own[found], hits.scores[found], atol=2e-5, rtol=1e-5)
+            for row in hits.items.tolist():
+                there = [item for item in row if item >= 0]
+                assert len(set(there)) == len(there)
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
+def test_threads_change_nothing(
+    shop: Shop, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(item_table, "find_functions", lambda _: None)
+    search, before = shop.search(Mixing()), torch.get_num_threads()
+    alone = search.search(shop.tokens, shop.mask, k=10, beam=20)
+    try:
+        torch.set_num_threads(3)
+        several = search.search(shop.tokens, shop.mask, k=10, beam=20)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(several.scores, alone.scores, atol=1e-5, rtol=1e-5)
+
+
+def test_a_history_is_read_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    start = LeanCausal.start
+
+    def count(self: LeanCausal, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        read.append(len(ids))
+        return start(self, ids, mask)
+
+    monkeypatch.setattr(LeanCausal, "start", count)
+    shop.search(Mixing()).search(shop.tokens, shop.mask, k=5, beam=20)
+    assert sum(read) == len(shop.tokens)
 
 
 def test_codes_alone_are_beam_search(shop: Shop) -> None:

@@ -92,8 +92,8 @@ def test_a_step_leaves_the_state_it_was_given(histories):
 
 def test_beams_share_the_memory_of_their_user(histories):
     state = LeanT5(MODELS["tied"]()).start(*histories)
-    assert {keys.shape for keys in state.keys} == {(6, 2, 30, 8)}
-    assert {values.shape for values in state.values} == {(6, 2, 30, 8)}
+    parts = [part for memory in state.memory for part in memory.parts]
+    assert len(state.memory) == 2 and {part.shape for part in parts} == {(6, 2, 30, 8)}
 
 
 def test_later_training_does_not_change_the_snapshot(histories):

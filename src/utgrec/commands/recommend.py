@@ -171,7 +171,7 @@ def _filters(
             raise BadConfig(f"--where {one!r} must be NAME=VALUE, such as brand=Ostara")
         conditions.append((name, Condition(any_of=(_value(engine, name, value),))))
     filters = Filters(where=tuple(conditions), deny=tuple(deny))
-    engine.shelf.index.mask(filters.where)  # a condition that does not fit is told at once
+    engine.shelf.index.matching(filters.where)  # a condition that does not fit is told at once
     return filters
 
 

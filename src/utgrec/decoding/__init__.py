@@ -4,8 +4,9 @@ from utgrec.decoding.beam import BeamModel, BeamSearch, Hits, SelectiveModel, St
 from utgrec.decoding.causal import CausalState, LeanCausal, read_new_words
 from utgrec.decoding.exact import exact_causal_scores, exact_scores
 from utgrec.decoding.filters import AllowedItems, Exclusions
+from utgrec.decoding.item_table import ItemTable
 from utgrec.decoding.itemsets import ItemSet, ListColumn, ValueColumn
-from utgrec.decoding.mixed import ItemTable, MixedSearch, make_search
+from utgrec.decoding.mixed import MixedSearch, make_search
 from utgrec.decoding.models import make_beam_model
 from utgrec.decoding.t5 import LeanT5, T5State
 from utgrec.decoding.trie import CodeTrie

@@ -7,7 +7,7 @@ In the last step, beams that can no longer reach the k best are left out; that c
 Shapes: B users · S history tokens · W beams · C children of a node (padded) · N items · L codes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -30,7 +30,7 @@ from utgrec.errors import InputError
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
 State = TypeVar("State")
-_FEWEST = 8  # users that a thread takes on at once; fewer are better off sharing operations
+_FEWEST = 2  # users that a thread takes on at once; fewer are better off sharing operations
 
 
 class Step(NamedTuple, Generic[State]):
@@ -125,6 +125,7 @@ class BeamSearch(Generic[State]):
         beam: int = 50,
         allowed: AllowedItems | Tensor | None = None,
         exclude: Tensor | Sequence[Sequence[int]] | None = None,
+        heard: Callable[[Tensor, State], None] | None = None,
     ) -> Hits:
         """The k best items of each user, among those allowed for all and not excluded for them.
 
@@ -133,7 +134,8 @@ class BeamSearch(Generic[State]):
 
         Shapes: input_ids (B, S), attention_mask (B, S), 1 = a token, padding at either end;
             allowed (N,), bool; exclude (B, E), item indices padded with -1, or one sequence per
-            user.
+            user. `heard` is told what the model made of some users' histories, (b,) and a state,
+            so that nobody needs to read them again; threads may call it at the same time.
 
         Raises:
             InputError: an argument of the wrong shape or range, or a model that does not give
@@ -168,7 +170,10 @@ class BeamSearch(Generic[State]):
             while len(chunk):
                 ids, mask = _trim(input_ids[chunk], attention_mask[chunk])
                 skip = None if exclusions is None else exclusions.select(chunk)
-                found = self._search_chunk(ids, mask, _Given(k, width, allowed, skip))
+                state = self._model.start(ids, mask)
+                if heard is not None:
+                    heard(chunk, state)
+                found = self._search_chunk(state, len(ids), _Given(k, width, allowed, skip))
                 hits.items[chunk], hits.scores[chunk] = found
                 missing = (found.items != NO_ITEM).sum(dim=1) < available[chunk].clamp(max=k)
                 chunk = chunk[missing]
@@ -187,10 +192,9 @@ class BeamSearch(Generic[State]):
         return hits
 
     @torch.inference_mode()
-    def _search_chunk(self, input_ids: Tensor, attention_mask: Tensor, given: _Given) -> Hits:
-        """Search with a beam of fixed width for users whose histories are encoded together."""
-        state = self._model.start(input_ids, attention_mask)
-        root = torch.zeros((len(input_ids), 1), dtype=torch.int64, device=self._trie.device)
+    def _search_chunk(self, state: State, users: int, given: _Given) -> Hits:
+        """Search with a beam of fixed width for users whose histories were read together."""
+        root = torch.zeros((users, 1), dtype=torch.int64, device=self._trie.device)
         beams = before = Beams(nodes=root, parents=root, scores=root.float())
         for depth, level in enumerate(self._trie.levels[:-1]):
             child, scores, state = self._expand(state, beams, depth, given)
@@ -264,30 +268,6 @@ def _trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         return input_ids, attention_mask
     kept = slice(int(used[0]), int(used[-1]) + 1)
     return input_ids[:, kept], attention_mask[:, kept]
-
-
-def parent_rows(parents: Tensor, beams: int) -> Tensor:
-    """Where each beam's parent is among all beams of the step before, of `beams` per user.
-
-    Shapes: parents (B, W) → (B × W,), int64.
-    """
-    users = torch.arange(len(parents), device=parents.device)
-    return (parents + beams * users[:, None]).flatten()
-
-
-def follow_rows(earlier: Tensor, rows: Tensor | None, users: int) -> Tensor:
-    """What each beam's parent remembers. (B, W', …), (B × W,) → (B, W, …)"""
-    if rows is None:
-        return earlier
-    return earlier.flatten(0, 1).index_select(0, rows).view(users, -1, *earlier.shape[2:])
-
-
-def follow_parents(earlier: Tensor, parents: Tensor) -> Tensor:
-    """What each beam's parent remembers. (B, W', X), (B, W) → (B, W or 1, X)"""
-    users, beams, _ = earlier.shape
-    if beams == 1:
-        return earlier  # the start is the same for all beams
-    return follow_rows(earlier, parent_rows(parents, beams), users)
 
 
 def _no_hits(users: int, k: int, device: torch.device) -> Hits:

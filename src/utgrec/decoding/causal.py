@@ -11,11 +11,11 @@ import copy
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from utgrec.decoding.beam import Step, follow_parents
+from utgrec.decoding.beam import Step
 from utgrec.decoding.choose import select_rows
+from utgrec.decoding.kernels import Kernels, LayerSizes, Matrix, Past, follow, make_kernels
 from utgrec.recommender.causal import FAR, CausalRecommender, Layer
 from utgrec.recommender.contents import Contents
 from utgrec.recommender.model import GenerativeRecommender
@@ -26,43 +26,55 @@ class CausalState(NamedTuple):
     """What the writer remembers of B users."""
 
     states: Tensor  # (B, M), what the trunk knows after the whole history
-    past: tuple[tuple[Tensor, ...], ...]
-    """Keys and values of the writer's layers: per layer t × (B, W or 1, 2M)."""
+    past: tuple[Past, ...]  # per layer of the writer
+    ancestors: tuple[Tensor, ...]  # what `follow` returned last
+    written: int  # t
 
 
 class _Weights(NamedTuple):
     """One layer's matrices. The scale of a norm is part of the matrix that reads it."""
 
-    query: Tensor  # (M, M), scaled by the root of a head's width
-    pair: Tensor  # (2M, M): keys, values
-    output: Tensor  # (M, M)
-    widen: Tensor  # (F, M)
-    narrow: Tensor  # (M, F)
+    query: Matrix  # (M, M), scaled by the root of a head's width
+    pair: Matrix  # (2M, M): keys, values
+    output: Matrix  # (M, M)
+    widen: Matrix  # (F, M)
+    narrow: Matrix  # (M, F)
 
 
 class LeanCausal:
     """A snapshot of a recommender's weights; make it again after more training."""
 
-    def __init__(self, model: CausalRecommender, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: CausalRecommender,
+        dtype: torch.dtype = torch.float32,
+        kernels: Kernels | None = None,
+    ) -> None:
         """Copy the weights, on their device.
 
         With `torch.bfloat16` the layers' matrix products and attention run in bfloat16; sums, norms
-        and the scores of tokens stay in float32.
+        and softmaxes stay in float32. `kernels` compute the layers, by default the fastest there
+        are.
         """
         sizes = model.sizes
         self.dtype = dtype
         self._heads, self._length = sizes.heads, model.length
         self._distances = sizes.distances
         self._embedding = _copy(model.embedding.weight)  # (V, M)
-        self._join = _copy(model.join.weight).to(dtype)  # (M, L × M)
+        shape = LayerSizes(sizes.width, sizes.heads, sizes.width // sizes.heads, sizes.feed_forward)
+        epsilon = torch.finfo(torch.float32).eps  # torch's own for RMSNorm
+        self.kernels = kernels or make_kernels(shape, epsilon, dtype, self._embedding.device)
+        self._join = self.kernels.matrix(_copy(model.join.weight))  # (M, L × M)
         self._nearness = _copy(model.nearness)  # (A, distances)
         self._items = copy.deepcopy(model.items)
         self.words = copy.deepcopy(model.words)
         self._trunk = [self._layer(layer) for layer in model.trunk if isinstance(layer, Layer)]
         self._trunk_scale = _copy(model.trunk_norm.weight)
+        self._trunk_epsilon = epsilon
         self._places = _copy(model.places)  # (L, M)
         self._writer = [self._layer(layer) for layer in model.writer if isinstance(layer, Layer)]
-        self._head = _copy(model.head.weight) * _copy(model.writer_norm.weight)  # (V, M)
+        head = _copy(model.head.weight) * _copy(model.writer_norm.weight)
+        self._head = self.kernels.matrix(head, scores=True)  # (V, M)
 
     @torch.inference_mode()
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> CausalState:
@@ -70,55 +82,54 @@ class LeanCausal:
 
         Shapes: input_ids (B, S): domain, codes of the items, end; attention_mask (B, S).
         """
-        users, length = input_ids.shape[0], self._length
+        kernels, users, length = self.kernels, input_ids.shape[0], self._length
         longest = (input_ids.shape[1] - 2) // length  # T
         last = (attention_mask.sum(dim=1) - 2) // length  # (B,), items of each history
         items = input_ids[:, 1 : 1 + longest * length].reshape(users, longest, length)
-        joined = F.linear(self._embedding[items].flatten(2).to(self.dtype), self._join).float()
+        codes = self._embedding[items].flatten(2).to(self.dtype)  # (B, T, L × M)
+        joined = torch.zeros(users, longest, self._embedding.shape[1], device=codes.device)
+        kernels.add(joined, codes, self._join)
         if self.words is not None:
-            joined = joined + self.words(input_ids[:, 0], items)
+            joined += self.words(input_ids[:, 0], items)
         if self._items is not None and self._items.count:
-            joined = joined + self._items(input_ids[:, 0], items)
-        hidden = torch.cat([self._embedding[input_ids[:, :1]], joined], dim=1)
+            joined += self._items(input_ids[:, 0], items)
+        hidden = torch.cat([self._embedding[input_ids[:, :1]], joined], dim=1)  # (B, T + 1, M)
         place = torch.arange(longest + 1, device=hidden.device)
         distance = place[:, None] - place[None, :]
         bias = self._nearness[:, distance.clamp(0, self._distances - 1)]
         bias = bias.masked_fill(distance < 0, FAR)[None]  # (1, A, T + 1, T + 1)
         rows = torch.arange(users, device=hidden.device)
         for number, layer in enumerate(self._trunk):
-            normed = _normed(hidden, self.dtype)
-            key, value = self._split(F.linear(normed, layer.pair), 2)
+            pairs = kernels.project(hidden, layer.pair)  # (B, T + 1, 2M)
             if number == len(self._trunk) - 1:
-                normed, hidden = normed[rows, last][:, None], hidden[rows, last][:, None]
+                hidden = hidden[rows, last][:, None]  # (B, 1, M)
                 bias = bias[0].transpose(0, 1)[last][:, :, None]  # (B, A, 1, T + 1)
-            (query,) = self._split(F.linear(normed, layer.query), 1)
-            scores = (query @ key.transpose(2, 3)).float() + bias
-            shares = scores.softmax(dim=-1).to(self.dtype)
-            mixed = (shares @ value).transpose(1, 2).flatten(2)
-            hidden = self._finish(hidden, mixed, layer)
-        states = _normed(hidden[:, 0], torch.float32) * self._trunk_scale
-        return CausalState(states=states, past=((),) * len(self._writer))
+            query = kernels.project(hidden, layer.query)
+            self._finish(hidden, kernels.attend(query, pairs, bias, None), layer)
+        states = torch.nn.functional.rms_norm(
+            hidden[:, 0], hidden.shape[-1:], eps=self._trunk_epsilon
+        )
+        past = (Past(),) * len(self._writer)
+        return CausalState(states * self._trunk_scale, past, ancestors=(), written=0)
 
     @torch.inference_mode()
     def step(
         self, state: CausalState, tokens: Tensor, parents: Tensor, first: int, count: int
     ) -> Step[CausalState]:
         """See `BeamModel.step`."""
-        written = len(state.past[0])
+        kernels, written = self.kernels, state.written
         # The padding token of the first step stands for the state of the history.
         hidden = self._embedding[tokens] if written else state.states[:, None]  # (B, W, M)
         hidden = hidden + self._places[written]
+        rows = follow(state.ancestors, state.past[0], parents)
         past = []
-        for layer, earlier in zip(self._writer, state.past, strict=True):
-            normed = _normed(hidden, self.dtype)
-            pair = F.linear(normed, layer.pair)  # (B, W, 2M)
-            pairs = (*(follow_parents(kept, parents) for kept in earlier), pair)
-            past.append(pairs)
-            mixed = self._attend(F.linear(normed, layer.query), pairs)
-            hidden = self._finish(hidden, mixed, layer)
-        logits = F.linear(_normed(hidden, torch.float32), self._head)  # (B, W, V)
-        log_probs = logits.log_softmax(dim=2)[:, :, first : first + count]
-        return Step(log_probs, state._replace(past=tuple(past)))
+        for layer, before in zip(self._writer, state.past, strict=True):
+            query, pair = kernels.project(hidden, layer.query), kernels.project(hidden, layer.pair)
+            mixed = kernels.attend_few(query, pair, before, rows, None)
+            past.append(before.grow(pair))
+            self._finish(hidden, mixed, layer)
+        state = state._replace(past=tuple(past), ancestors=rows, written=written + 1)
+        return Step(kernels.log_probs(hidden, self._head, first, count), state)
 
     def select(self, state: CausalState, users: Tensor) -> CausalState:
         """See `SelectiveModel.select`."""
@@ -131,46 +142,17 @@ class LeanCausal:
         scale = (mixed.shape[1] // self._heads) ** -0.5
         widen = _copy(layer.widen.weight) * _copy(layer.feed_norm.weight)
         return _Weights(
-            query=(query * scale).to(self.dtype),
-            pair=pair.to(self.dtype),
-            output=_copy(layer.output.weight).to(self.dtype),
-            widen=widen.to(self.dtype),
-            narrow=_copy(layer.narrow.weight).to(self.dtype),
+            query=self.kernels.matrix(query * scale),
+            pair=self.kernels.matrix(pair),
+            output=self.kernels.matrix(_copy(layer.output.weight)),
+            widen=self.kernels.matrix(widen),
+            narrow=self.kernels.matrix(_copy(layer.narrow.weight)),
         )
 
-    def _finish(self, hidden: Tensor, mixed: Tensor, layer: _Weights) -> Tensor:
-        """Add what attention read, then the feed-forward. (…, M), (…, M) → (…, M)"""
-        hidden = hidden + F.linear(mixed, layer.output)
-        inner = F.linear(_normed(hidden, self.dtype), layer.widen).relu_()
-        return hidden + F.linear(inner, layer.narrow)
-
-    def _split(self, mixed: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """Tell projections and heads apart. (B, X, parts × M) → parts × (B, A, X, H)"""
-        users, length, width = mixed.shape
-        heads = mixed.view(users, length, parts, self._heads, width // parts // self._heads)
-        return heads.permute(2, 0, 3, 1, 4).unbind(0)
-
-    def _attend(self, query: Tensor, pairs: tuple[Tensor, ...]) -> Tensor:
-        """Attention over the few tokens written so far, as every beam has its own.
-
-        Shapes: query (B, W, M), pairs t × (B, W or 1, 2M) → (B, W, M).
-        """
-        users, beams, width = query.shape
-        shape = (self._heads, width // self._heads)
-        heads = query.view(users, beams, *shape)
-        split = [pair.view(users, -1, 2, *shape).unbind(2) for pair in pairs]
-        scores = torch.stack([(heads * key).sum(dim=-1) for key, _ in split], dim=-1)
-        shares = scores.float().softmax(dim=-1).to(query.dtype)  # (B, W, A, t)
-        mixed = shares[..., :1] * split[0][1]
-        for t, (_, value) in enumerate(split[1:], start=1):
-            mixed = mixed + shares[..., t : t + 1] * value
-        return mixed.reshape(users, beams, width)
-
-
-def _normed(hidden: Tensor, dtype: torch.dtype) -> Tensor:
-    """Divide by the root mean square, in float32. (…, M) → (…, M)"""
-    epsilon = torch.finfo(torch.float32).eps  # torch's own for RMSNorm
-    return F.rms_norm(hidden, hidden.shape[-1:], eps=epsilon).to(dtype)
+    def _finish(self, hidden: Tensor, mixed: Tensor, layer: _Weights) -> None:
+        """Add what attention read, then the feed-forward, in place. (…, M), (…, M)"""
+        self.kernels.add(hidden, mixed, layer.output)
+        self.kernels.feed_forward(hidden, layer.widen, layer.narrow)
 
 
 def _copy(weight: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ and item.
 Shapes: B users · E skipped items (padded) · W beams · C children (padded) · N items · n nodes.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,10 +44,8 @@ class AllowedItems:
         self._trie, self._set = trie, chosen
         self._bits = torch.from_numpy(chosen.bits).to(trie.device)  # (ceil(N / 8),)
         self._counts = tuple(
-            None
-            if level.starts is None
-            else torch.from_numpy(chosen.counts(level.starts.cpu().numpy())).to(trie.device)
-            for level in trie.levels
+            None if cuts is None else torch.from_numpy(chosen.counts(cuts)).to(trie.device)
+            for cuts in trie.cuts
         )  # each (n,), int32; None where a node is an item
 
     @property
@@ -54,6 +53,16 @@ class AllowedItems:
         """Whether each item may be returned. (N,), bool"""
         in_order = torch.from_numpy(self._set.in_order).to(self._trie.device)
         return in_order[self._trie.rank]
+
+    @functools.cached_property
+    def words(self) -> Tensor:
+        """One bit per item in the order of the catalogue, 64 to a word. (ceil(N / 64),), int64"""
+        bits = np.packbits(self.mask.cpu().numpy(), bitorder="little")
+        return torch.from_numpy(np.pad(bits, (0, -len(bits) % 8)).view(np.int64))
+
+    def has(self, items: Tensor) -> Tensor:
+        """Whether items of the catalogue may be returned. Any shape, int64 → the same, bool"""
+        return self.holds(self._trie.rank[items].long())
 
     def holds(self, positions: Tensor) -> Tensor:
         """Whether items at sorted positions may be returned. Any shape, int64 → the same, bool"""
@@ -95,7 +104,7 @@ class Exclusions:
         Raises:
             InputError: an item that the catalogue does not have.
         """
-        padded = items if isinstance(items, Tensor) else _pad(items)
+        padded = items if isinstance(items, Tensor) else padded_rows(items)
         padded = padded.to(trie.device).long()  # (B, E)
         count = trie.item_count
         if padded.ndim != 2 or bool(((padded < NO_ITEM) | (padded >= count)).any()):
@@ -146,7 +155,7 @@ class Exclusions:
         return self._trie.levels[depth].items(nodes).length
 
 
-def _pad(rows: Sequence[Sequence[int]]) -> Tensor:
+def padded_rows(rows: Sequence[Sequence[int]]) -> Tensor:
     """One row per user, padded with -1. Shape: (B, E), int64."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     padded = np.full((len(rows), int(lengths.max(initial=0))), NO_ITEM, dtype=np.int64)

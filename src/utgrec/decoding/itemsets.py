@@ -6,6 +6,7 @@ microseconds for a million items. `AllowedItems` pushes the result up the trie.
 Shapes: N items · E entries of a column of lists.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -15,10 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from utgrec.decoding.trie import CodeTrie
+from utgrec.decoding.trie import CodeTrie, Cuts
 from utgrec.errors import InputError
 
 Bits = npt.NDArray[np.uint8]
+_FEW = 100  # a set of fewer than one item in so many is made bit by bit
 SETS_KEPT = 64  # of each column, by value; 125 kB each for a million items
 
 
@@ -65,9 +67,13 @@ class ItemSet:
     @classmethod
     def at(cls, places: npt.NDArray[np.integer], size: int) -> "ItemSet":
         """The items at sorted positions, of a catalogue of `size`."""
-        mask = np.zeros(size, dtype=np.bool_)
-        mask[places] = True
-        return cls._packed(mask)
+        if len(places) * _FEW > size:
+            mask = np.zeros(size, dtype=np.bool_)
+            mask[places] = True
+            return cls._packed(mask)
+        bits = np.zeros(-(-size // 8), dtype=np.uint8)
+        np.bitwise_or.at(bits, places >> 3, np.left_shift(1, places & 7).astype(np.uint8))
+        return cls(bits, size)
 
     @classmethod
     def _packed(cls, mask: npt.NDArray[np.bool_]) -> "ItemSet":
@@ -88,25 +94,26 @@ class ItemSet:
         return ItemSet(bits, self.size)
 
     def __len__(self) -> int:
-        return int(np.bitwise_count(self.bits).sum(dtype=np.int64))
+        return int(self._before[-1])
 
     @property
     def in_order(self) -> npt.NDArray[np.bool_]:
         """Whether each item is in the set, in the order of the trie. (N,)"""
         return np.unpackbits(self.bits, count=self.size, bitorder="little").view(np.bool_)
 
-    def counts(self, starts: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
-        """How many items of the set are in neighbouring ranges of sorted positions.
+    def counts(self, cuts: Cuts) -> npt.NDArray[np.int32]:
+        """How many items of the set are between neighbouring positions, (n + 1,) → (n,)."""
+        before = self._before
+        inside = np.append(self.bits, np.uint8(0)).take(cuts.byte) & cuts.lower
+        counted: npt.NDArray[np.int32] = np.diff(before.take(cuts.byte) + np.bitwise_count(inside))
+        return counted
 
-        Shapes: starts (n + 1,), ascending, range i is starts[i : i + 2] → (n,).
-        """
+    @functools.cached_property
+    def _before(self) -> npt.NDArray[np.int32]:
+        """How many items of the set are before each byte, and in all. (ceil(N / 8) + 1,)"""
         before = np.zeros(len(self.bits) + 1, dtype=np.int32)
         np.cumsum(np.bitwise_count(self.bits), dtype=np.int32, out=before[1:])
-        byte = starts >> 3
-        lower = (np.left_shift(1, starts & 7) - 1).astype(np.uint8)  # the bits below the start
-        inside = np.append(self.bits, np.uint8(0))[byte] & lower
-        counted: npt.NDArray[np.int32] = np.diff(before[byte] + np.bitwise_count(inside))
-        return counted
+        return before
 
     def _require_same(self, other: "ItemSet") -> None:
         if self.size != other.size:
@@ -152,11 +159,12 @@ class ValueColumn:
 
     def between(self, least: float | None, most: float | None) -> ItemSet:
         """See `ItemColumn.between`."""
-        met = np.ones(len(self._values), dtype=np.bool_)
-        if least is not None:
-            met &= self._values >= least
-        if most is not None:
-            met &= self._values <= most
+        if least is None and most is None:
+            return self._present(np.ones(len(self._values), dtype=np.bool_))
+        if least is None or most is None:
+            return self._present(self._values <= most if least is None else self._values >= least)
+        met = self._values >= least
+        met &= self._values <= most
         return self._present(met)
 
     def _equal(self, value: Any) -> ItemSet:
@@ -196,9 +204,16 @@ class ListColumn:
 
     def between(self, least: Any, most: Any) -> ItemSet:
         """See `ItemColumn.between`."""
-        first = 0 if least is None else np.searchsorted(self._values, least)
-        end = None if most is None else np.searchsorted(self._values, most, side="right")
+        first = 0 if least is None else np.searchsorted(self._values, self._alike(least))
+        end = None
+        if most is not None:
+            end = np.searchsorted(self._values, self._alike(most), side="right")
         return ItemSet.at(self._places[first:end], self._size)
+
+    def _alike(self, value: Any) -> Any:
+        """The value in the type of the column, if it has it: another makes numpy convert all."""
+        same = np.asarray(value).astype(self._values.dtype)
+        return same if same == value else value
 
 
 class _Kept:

@@ -24,13 +24,19 @@ def in_threads(work: Callable[[Part], None], parts: Sequence[Part], threads: int
         for part in parts:
             work(part)
         return
+    inference = torch.is_inference_mode_enabled()
+
+    def do(part: Part) -> None:
+        with torch.inference_mode(inference):  # each thread has a mode of its own
+            work(part)
+
     with (
         _one_thread_each(),
         ThreadPoolExecutor(
             min(threads, len(parts)), initializer=torch.set_num_threads, initargs=(1,)
         ) as pool,
     ):
-        for done in [pool.submit(work, part) for part in parts]:
+        for done in [pool.submit(do, part) for part in parts]:
             done.result()
 
 

@@ -7,6 +7,7 @@ arrays; one million items of three codes take about 11 MB.
 Shapes: N items · L codes per item · n nodes of a level · p nodes of the level above.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,13 @@ class Level(NamedTuple):
         if self.starts is None:
             return positions
         return torch.searchsorted(self.starts, positions.int(), right=True) - 1
+
+
+class Cuts(NamedTuple):
+    """Sorted positions as places in an array of bits, for counting those before them."""
+
+    byte: npt.NDArray[np.int64]  # the byte that holds the position's bit
+    lower: npt.NDArray[np.uint8]  # the bits of that byte before it
 
 
 class CodeTrie:
@@ -114,6 +122,17 @@ class CodeTrie:
         """Where the arrays are."""
         return self.order.device
 
+    @functools.cached_property
+    def cuts(self) -> tuple[Cuts | None, ...]:
+        """Of each level where its nodes' items begin, and the end; None where a node is an item.
+
+        Made for the first filter, 9 bytes per inner node.
+        """
+        return tuple(
+            None if level.starts is None else _cuts(level.starts.cpu().numpy())
+            for level in self.levels
+        )
+
     @property
     def nbytes(self) -> int:
         """Memory of all arrays, in bytes; an array that two levels share counts once."""
@@ -149,6 +168,11 @@ def _ranges(bounds: Tensor | None, rows: Tensor) -> Range:
         return Range(rows, torch.ones_like(rows))
     first = bounds[rows].long()
     return Range(first, bounds[rows + 1].long() - first)
+
+
+def _cuts(starts: npt.NDArray[np.int32]) -> Cuts:
+    lower = (np.left_shift(1, starts & 7) - 1).astype(np.uint8)
+    return Cuts((starts >> 3).astype(np.int64), lower)
 
 
 def _check(table: npt.NDArray[Any]) -> None:

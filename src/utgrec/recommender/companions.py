@@ -129,6 +129,13 @@ def sort_companions(keys: Tensor, rows: Tensor, similar: Tensor) -> Companions:
     return Companions(ascending.values, moved.int(), similar[ascending.indices].float())
 
 
+class Named(NamedTuple):
+    """Companions of the items of histories, the same item perhaps several times."""
+
+    items: Tensor  # (B, E), int64, indices of the catalogue, N for one that it does not have
+    similar: Tensor  # (B, E), float32, weighed similarities, 0 for none
+
+
 class CatalogCompanions:
     """The memory in terms of one catalogue: from histories to shares of its items."""
 
@@ -156,8 +163,18 @@ class CatalogCompanions:
         Shapes: input_ids (B, S): domain, codes of the items, end; attention_mask (B, S) → (B, N).
         """
         out = torch.zeros(len(input_ids), self.item_count + 1)
+        named = self.named(input_ids, attention_mask, decay)
+        out.scatter_add_(1, named.items, named.similar)
+        return out[:, :-1]
+
+    def named(self, input_ids: Tensor, attention_mask: Tensor, decay: float) -> Named:
+        """The companions of a history's items one by one; `weigh` adds those of the same item.
+
+        Shapes: as in `weigh` → (B, T × K) twice.
+        """
         if self.known == 0:
-            return out[:, :-1]
+            none = torch.zeros(len(input_ids), 0)
+            return Named(none.long(), none)
         most = (input_ids.shape[1] - 2) // self._length  # T
         # The size of a code is named, since an empty history leaves nothing to infer it from.
         items = input_ids[:, 1 : 1 + most * self._length]
@@ -171,8 +188,7 @@ class CatalogCompanions:
         rows = self._memory.rows[place].long()  # (B, T, K)
         rows = rows.masked_fill(rows == NONE, len(self._memory.keys))
         added = self._memory.similar[place] * weight[:, :, None]  # (B, T, K)
-        out.scatter_add_(1, self._item[rows].flatten(1), added.flatten(1))
-        return out[:, :-1]
+        return Named(self._item[rows].flatten(1), added.flatten(1))
 
     def _places(self, keys: Tensor) -> Tensor:
         """Place of each key in the memory; n where it is not there."""

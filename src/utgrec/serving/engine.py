@@ -25,6 +25,7 @@ from utgrec.decoding import (
     AllowedItems,
     BeamModel,
     CodeTrie,
+    ItemSet,
     make_beam_model,
     make_search,
     read_new_words,
@@ -132,7 +133,7 @@ class Shelf:
         pictures = self.catalog.table.column("image")
         self.pictured = np.array(pc.not_equal(pc.fill_null(pictures, ""), "").to_numpy())  # (N,)
         self.trie = CodeTrie.build(self.codes)
-        self.index = AttributeIndex(self.catalog)
+        self.index = AttributeIndex(self.catalog, self.trie)
         domain = recommender.domain
         self._encoder = HistoryEncoder(domain, self.codes, vocabulary, recommender.max_items)
         memory = recommender.memory
@@ -152,6 +153,7 @@ class Shelf:
             CatalogCompanions(memory.companions, vocabulary, domain, self.codes),
             CatalogCompanions(contents.alike, vocabulary, domain, self.codes),
         )
+        self._live = ItemSet.of(self.trie, self.live)
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -261,14 +263,12 @@ class Shelf:
             if key in self._allowed:
                 self._allowed.move_to_end(key)
                 return self._allowed[key]
-        mask = self.live
-        if (met := self.index.mask(filters.where)) is not None:
-            mask = mask & met
+        chosen, met = self._live, self.index.matching(filters.where)
+        if met is not None:
+            chosen = chosen & met
         if allow is not None:
-            only = np.zeros(len(mask), dtype=np.bool_)
-            only[allow] = True
-            mask = mask & only
-        made = None if mask.all() else AllowedItems(self.trie, torch.from_numpy(mask.copy()))
+            chosen = chosen & ItemSet.of_items(self.trie, allow)
+        made = None if len(chosen) == chosen.size else AllowedItems(self.trie, chosen)
         with self._lock:
             self._allowed[key] = made
             while len(self._allowed) > FILTERS_KEPT:

@@ -1,4 +1,4 @@
-"""Filters of a request: conditions on attribute columns, and lists of items, as a mask over items.
+"""Filters of a request: conditions on attribute columns, and lists of items, as a set of items.
 
 A condition holds for an item if its value is one of those named, or within the bounds named; for a
 column of lists (category), if any entry is. An item without a value meets no condition.
@@ -7,7 +7,7 @@ Shapes: N items, live or not.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from utgrec.catalog import CORE_COLUMNS, Catalog
+from utgrec.decoding import CodeTrie, ItemSet, ListColumn, ValueColumn
 from utgrec.errors import FieldError, InputError
 
-Mask = npt.NDArray[np.bool_]
 Scalar = str | bool | int | float
 
 
@@ -54,20 +54,19 @@ class Known(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """One attribute of N items, ready to be compared."""
+    """One attribute of the items, ready to be compared."""
 
     kind: str  # words, numbers or flags
-    items: npt.NDArray[np.int64] | None  # (entries,), the item of each entry of lists
-    values: npt.NDArray[Any]  # (N or entries,), word numbers, float64 or bool
-    missing: Mask | None  # (N or entries,), where there is no value
+    sets: ValueColumn | ListColumn  # of word numbers, numbers or flags
     words: dict[str, int]  # word → its number
 
 
 class AttributeIndex:
     """The attribute columns of a catalogue, made comparable when they are first asked for."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, trie: CodeTrie) -> None:
+        """`trie` is that of the catalogue's codes; sets of items are in its order."""
+        self._catalog, self._trie = catalog, trie
         self._columns: dict[str, _Column] = {}
 
     @property
@@ -83,13 +82,13 @@ class AttributeIndex:
         """
         return self._column(name).kind
 
-    def mask(self, where: Sequence[tuple[str, Condition]]) -> Mask | None:
-        """The items that meet all conditions, (N,); None if there is no condition.
+    def matching(self, where: Sequence[tuple[str, Condition]]) -> ItemSet | None:
+        """The items that meet all conditions; None if there is no condition.
 
         Raises:
             InputError: no such column, or a condition that does not fit it.
         """
-        whole: Mask | None = None
+        whole: ItemSet | None = None
         for name, condition in where:
             met = self._met(name, condition)
             whole = met if whole is None else whole & met
@@ -101,16 +100,17 @@ class AttributeIndex:
         unknown = [item_id for item_id in item_ids if item_id not in self._catalog]
         return Known(np.array(self._catalog.indices_of(known), dtype=np.int64), unknown)
 
-    def _met(self, name: str, condition: Condition) -> Mask:
+    def _met(self, name: str, condition: Condition) -> ItemSet:
         try:
             return self._compare(name, condition)
         except InputError as error:
             shown = {k: v for k, v in dataclasses.asdict(condition).items() if v is not None}
             raise error.about([FieldError(f"filters.{name}", str(shown), str(error))]) from None
 
-    def _compare(self, name: str, condition: Condition) -> Mask:
+    def _compare(self, name: str, condition: Condition) -> ItemSet:
         column = self._column(name)
-        bounded = condition.at_least is not None or condition.at_most is not None
+        least, most = condition.at_least, condition.at_most
+        bounded = least is not None or most is not None
         if not bounded and condition.any_of is None:
             raise InputError(f"the condition on {name} is empty; name values or a bound")
         if bounded and column.kind != "numbers":
@@ -118,23 +118,18 @@ class AttributeIndex:
                 f"{name} is a column of {column.kind}, bounds are for numbers; name the values "
                 "that an item may have"
             )
-        met = np.ones(len(column.values), dtype=np.bool_)
-        if condition.any_of is not None:
-            met &= np.isin(column.values, self._wanted(name, column, condition.any_of))
-        if condition.at_least is not None:
-            met &= column.values >= condition.at_least
-        if condition.at_most is not None:
-            met &= column.values <= condition.at_most
-        if column.missing is not None:
-            met &= ~column.missing
-        if column.items is None:
-            return met
-        mask = np.zeros(len(self._catalog), dtype=np.bool_)
-        mask[column.items[met]] = True
-        return mask
+        if condition.any_of is None:
+            return column.sets.between(least, most)
+        wanted = self._wanted(name, column, condition.any_of)
+        # One entry of a list must meet everything, so bounds choose among the values named.
+        if least is not None:
+            wanted = [value for value in wanted if value >= least]
+        if most is not None:
+            wanted = [value for value in wanted if value <= most]
+        return column.sets.any_of(wanted)
 
-    def _wanted(self, name: str, column: _Column, values: Sequence[Scalar]) -> npt.NDArray[Any]:
-        kinds: Mapping[str, Any] = {"words": str, "flags": bool, "numbers": (int, float)}
+    def _wanted(self, name: str, column: _Column, values: Sequence[Scalar]) -> list[Any]:
+        kinds: dict[str, Any] = {"words": str, "flags": bool, "numbers": (int, float)}
         for value in values:
             flag = isinstance(value, bool)
             if not isinstance(value, kinds[column.kind]) or flag != (column.kind == "flags"):
@@ -144,8 +139,8 @@ class AttributeIndex:
                 )
         if column.kind == "words":
             # A word that no item has is no error: the catalogue changes while clients do not.
-            return np.array([column.words.get(str(value), -1) for value in values], dtype=np.int64)
-        return np.array(values, dtype=np.bool_ if column.kind == "flags" else np.float64)
+            return [column.words[str(value)] for value in values if value in column.words]
+        return list(values)
 
     def _column(self, name: str) -> _Column:
         if name not in self._columns:
@@ -154,28 +149,31 @@ class AttributeIndex:
                     f"the catalogue has no column {name!r} to filter by; it has "
                     f"{', '.join(self.columns) or 'none'}"
                 )
-            self._columns[name] = _read(self._catalog.table.column(name), name)
+            self._columns[name] = _read(self._catalog.table.column(name), name, self._trie)
         return self._columns[name]
 
 
-def _read(column: pa.ChunkedArray, name: str) -> _Column:
+def _read(column: pa.ChunkedArray, name: str, trie: CodeTrie) -> _Column:
     values, items = column.combine_chunks(), None
     if isinstance(values, pa.ChunkedArray):  # a table without rows has no chunk to combine
         values = pa.array([], column.type)
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         items = pc.list_parent_indices(values).to_numpy().astype(np.int64)
         values = values.flatten()
-    kind = values.type
-    missing = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
-    if pa.types.is_boolean(kind):
-        flags = values.fill_null(False).to_numpy(zero_copy_only=False)
-        return _Column("flags", items, flags, missing, {})
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        return _Column("numbers", items, numbers, missing, {})
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    of, words = values.type, {}
+    missing = values.is_null().to_numpy(zero_copy_only=False)
+    plain: npt.NDArray[Any]
+    if pa.types.is_boolean(of):
+        kind, plain = "flags", values.fill_null(False).to_numpy(zero_copy_only=False)
+    elif pa.types.is_integer(of) or pa.types.is_floating(of):
+        kind, plain = "numbers", values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        missing = missing | np.isnan(plain)
+    elif pa.types.is_string(of) or pa.types.is_large_string(of):
         coded = values.dictionary_encode()
         words = {word: place for place, word in enumerate(coded.dictionary.to_pylist())}
-        numbered = coded.indices.fill_null(-2).to_numpy(zero_copy_only=False).astype(np.int64)
-        return _Column("words", items, numbered, missing, words)
-    raise InputError(f"column {name} of type {kind} cannot be filtered by; use another one")
+        kind, plain = "words", coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    else:
+        raise InputError(f"column {name} of type {of} cannot be filtered by; use another one")
+    if items is None:
+        return _Column(kind, ValueColumn(trie, plain, missing if missing.any() else None), words)
+    return _Column(kind, ListColumn(trie, plain[~missing], items[~missing]), words)

@@ -1,0 +1,50 @@
+"""Searches of a decoder-only recommender with random weights, memory and items, to be timed."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utgrec.decoding import CodeTrie, LeanCausal, make_search
+from utgrec.recommender.causal import CausalRecommender, CausalSizes
+from utgrec.recommender.companions import CatalogCompanions, Companions
+from utgrec.recommender.item_vectors import item_keys, token_bits
+from utgrec.recommender.mixing import CODES_ALONE, Mixing
+from utgrec.recommender.vocabulary import Vocabulary
+
+NEIGHBOURS = 100  # companions of each item
+
+
+def mixed_searches(vocabulary: Vocabulary, codes: Tensor) -> dict[str, Any]:
+    """By codes alone, and mixed with item vectors, companions and contents, which all items have.
+
+    Shapes: codes (N, L).
+    """
+    torch.manual_seed(0)
+    (domain,) = vocabulary.domains
+    shop = torch.full((len(codes),), vocabulary.domain_token(domain))
+    keys = item_keys(shop, vocabulary.to_tokens(codes), token_bits(vocabulary))
+    model = CausalRecommender(CausalSizes(), vocabulary, known=keys).eval()
+    assert model.items is not None
+    torch.nn.init.normal_(model.items.own.weight, std=0.05)
+    table, ascending = codes.short().numpy(), keys.sort().values
+    companions, contents = (
+        CatalogCompanions(
+            Companions(
+                ascending,
+                torch.randint(len(codes), (len(codes), NEIGHBOURS), dtype=torch.int32),
+                torch.rand(len(codes), NEIGHBOURS),
+            ),
+            vocabulary,
+            domain,
+            table,
+        )
+        for _ in range(2)
+    )
+    lean, trie = LeanCausal(model, torch.bfloat16), CodeTrie.build(codes)
+    return {
+        name: make_search(
+            model, lean, vocabulary, trie, domain, table, mixing, companions, contents
+        )
+        for name, mixing in (("codes alone", CODES_ALONE), ("mixed", Mixing()))
+    }

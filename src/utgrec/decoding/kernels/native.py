@@ -1,0 +1,244 @@
+"""The layers of a lean model in functions compiled for this processor (`kernels.cpp`).
+
+Calls give tensors' addresses to the functions and release the interpreter meanwhile, so several
+threads compute at once.
+
+Shapes: B users · W beams · S positions that are read · X queries per user · M model width ·
+H heads · A width per head · N outputs · K inputs.
+"""
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from utgrec.decoding.kernels.build import open_library
+from utgrec.decoding.kernels.contract import Matrix, Memory, Past
+
+_PANEL, _LANES = 64, 16  # as in kernels.cpp
+_WORD, _PLACE, _FLOAT = ctypes.c_long, ctypes.c_void_p, ctypes.c_float
+
+
+class _Token(ctypes.Structure):
+    """`Token` of kernels.cpp."""
+
+    _fields_ = (("pairs", _PLACE), ("rows", _PLACE), ("beams", _WORD), ("stride", _WORD))
+
+
+# What each function takes, in the order of `kernels` in kernels.cpp.
+KERNELS: dict[str, tuple[Any, ...]] = {
+    "project": (_PLACE, _WORD, _WORD, _FLOAT, _PLACE, _WORD, _PLACE),
+    "add": (_PLACE, _WORD, _WORD, _PLACE, _WORD, _PLACE),
+    "feed_forward": (_PLACE, _WORD, _WORD, _FLOAT, _PLACE, _PLACE, _WORD),
+    "log_probs": (_PLACE, _WORD, _WORD, _FLOAT, _PLACE, _WORD, _WORD, _WORD, _PLACE),
+    "pack": (_PLACE, *[_WORD] * 5, _PLACE),
+    "attend": (_PLACE, _WORD, _PLACE, _WORD, _PLACE, *[_WORD] * 3, _PLACE, *[_WORD] * 5, _PLACE),
+    "attend_few": (
+        *(_PLACE, _WORD, ctypes.POINTER(_Token), _WORD, _PLACE, _WORD, _PLACE),
+        *(*[_WORD] * 4, _PLACE),
+    ),
+    "rank": (_PLACE, _WORD, _WORD, _PLACE, _WORD, _PLACE, _WORD, _WORD, _WORD, _PLACE, _PLACE),
+    "rank_pairs": (_PLACE, _WORD, _PLACE, _PLACE, _PLACE, _WORD, _PLACE),
+}
+
+
+class Functions(NamedTuple):
+    """The compiled functions of one precision."""
+
+    project: Callable[..., None]
+    add: Callable[..., None]
+    feed_forward: Callable[..., None]
+    log_probs: Callable[..., None]
+    pack: Callable[..., None]
+    attend: Callable[..., None]
+    attend_few: Callable[..., None]
+    rank: Callable[..., None]
+    rank_pairs: Callable[..., None]
+
+
+@functools.cache
+def find_functions(dtype: torch.dtype) -> Functions | None:
+    """The functions of a precision; None where this processor has none faster than torch's."""
+    library = open_library()
+    if library is None or dtype not in (torch.float32, torch.bfloat16):
+        return None
+    find = library.find_kernel
+    find.restype = _PLACE
+    places = [find(dtype.itemsize, number) for number in range(len(KERNELS))]
+    if not all(places):
+        return None
+    return Functions(
+        *(
+            ctypes.CFUNCTYPE(None, *takes)(place)
+            for takes, place in zip(KERNELS.values(), places, strict=True)
+        )
+    )
+
+
+def fits(*widths: int) -> bool:
+    """Whether the functions can take rows of these widths."""
+    return all(width % _LANES == 0 for width in widths)
+
+
+def _step(values: Tensor) -> int:
+    """From one row to the next, within and between users. (B, X, …)"""
+    users, rows, _ = values.shape
+    outer, step, inner = values.stride()
+    step = step if rows > 1 else outer
+    assert inner == 1 and (users == 1 or outer == rows * step), "rows must be even"
+    return step
+
+
+class NativeKernels:
+    """See `Kernels`. All widths must fit (`fits`), except the number of token ids."""
+
+    def __init__(
+        self, functions: Functions, dtype: torch.dtype, heads: int, epsilon: float
+    ) -> None:
+        self.dtype, self._heads, self._epsilon = dtype, heads, epsilon
+        self._call = functions
+
+    def matrix(self, weight: Tensor, *, scores: bool = False) -> Matrix:
+        """See `Kernels`: panels (N / 64, K / G, 64, G), with G numbers in four bytes."""
+        outputs, inputs = weight.shape
+        group = 4 // self.dtype.itemsize
+        padded = torch.zeros(-(-outputs // _PANEL) * _PANEL, inputs, dtype=self.dtype)
+        padded[:outputs] = weight
+        panels = padded.view(-1, _PANEL, inputs // group, group).transpose(1, 2)
+        return Matrix(panels.contiguous(), outputs)
+
+    def project(self, hidden: Tensor, matrix: Matrix) -> Tensor:
+        """See `Kernels`."""
+        rows, width = hidden.numel() // hidden.shape[-1], hidden.shape[-1]
+        assert hidden.is_contiguous()
+        out = torch.empty(*hidden.shape[:-1], matrix.outputs, dtype=self.dtype)
+        self._call.project(
+            hidden.data_ptr(),
+            rows,
+            width,
+            self._epsilon,
+            matrix.numbers.data_ptr(),
+            matrix.outputs,
+            out.data_ptr(),
+        )
+        return out
+
+    def add(self, hidden: Tensor, mixed: Tensor, matrix: Matrix) -> None:
+        """See `Kernels`."""
+        depth, width = mixed.shape[-1], hidden.shape[-1]
+        assert hidden.is_contiguous() and mixed.is_contiguous() and mixed.dtype == self.dtype
+        rows = hidden.numel() // width
+        self._call.add(
+            mixed.data_ptr(), rows, depth, matrix.numbers.data_ptr(), width, hidden.data_ptr()
+        )
+
+    def feed_forward(self, hidden: Tensor, widen: Matrix, narrow: Matrix) -> None:
+        """See `Kernels`."""
+        width = hidden.shape[-1]
+        assert hidden.is_contiguous()
+        self._call.feed_forward(
+            hidden.data_ptr(),
+            hidden.numel() // width,
+            width,
+            self._epsilon,
+            widen.numbers.data_ptr(),
+            narrow.numbers.data_ptr(),
+            widen.outputs,
+        )
+
+    def log_probs(self, hidden: Tensor, matrix: Matrix, first: int, count: int) -> Tensor:
+        """See `Kernels`."""
+        users, beams, width = hidden.shape
+        assert hidden.is_contiguous() and first >= 0 and first + count <= matrix.outputs
+        out = torch.empty(users, beams, count)
+        self._call.log_probs(
+            hidden.data_ptr(),
+            users * beams,
+            width,
+            self._epsilon,
+            matrix.numbers.data_ptr(),
+            matrix.outputs,
+            first,
+            count,
+            out.data_ptr(),
+        )
+        return out
+
+    def remember(self, pairs: Tensor) -> Memory:
+        """See `Kernels`: one tensor of panels, (B, H × numbers of a head)."""
+        users, length, both = pairs.shape
+        width = both // 2 // self._heads
+        across = -(-length // _PANEL) * _PANEL * width
+        down = -(-length // _LANES) * _LANES * (-(-width // _PANEL) * _PANEL)
+        out = torch.empty(users, self._heads * (across + down), dtype=self.dtype)
+        self._call.pack(
+            pairs.data_ptr(), users, length, _step(pairs), self._heads, width, out.data_ptr()
+        )
+        return Memory((out,), length)
+
+    def attend(
+        self, query: Tensor, memory: Memory | Tensor, bias: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """See `Kernels`."""
+        users, queries, inner = query.shape
+        if isinstance(memory, Tensor):
+            kept, between, length = memory, _step(memory), memory.shape[1]
+        else:
+            kept, between, length = memory.parts[0], 0, memory.length
+        steps = (0, 0, 0)
+        if bias is not None:
+            assert bias.stride(3) == 1 and bias.dtype == torch.float32
+            steps = (bias.stride(0) if len(bias) > 1 else 0, bias.stride(1), bias.stride(2))
+        assert mask is None or mask.is_contiguous()
+        out = torch.empty(users, queries, inner, dtype=self.dtype)
+        self._call.attend(
+            query.data_ptr(),
+            _step(query),
+            kept.data_ptr(),
+            between,
+            None if bias is None else bias.data_ptr(),
+            *steps,
+            None if mask is None else mask.data_ptr(),
+            users,
+            self._heads,
+            queries,
+            length,
+            inner // self._heads,
+            out.data_ptr(),
+        )
+        return out
+
+    def attend_few(
+        self, query: Tensor, pair: Tensor, past: Past, rows: tuple[Tensor, ...], bias: Tensor | None
+    ) -> Tensor:
+        """See `Kernels`."""
+        users, beams, inner = query.shape
+        shared, own = past.shared, (*past.own, pair)
+        assert all(row.is_contiguous() and row.shape == (users, beams) for row in rows)
+        assert shared is None or shared.is_contiguous()
+        places: tuple[int | None, ...] = (*(row.data_ptr() for row in rows), None)
+        tokens = (_Token * len(own))(
+            *(
+                _Token(token.data_ptr(), place, token.shape[1], _step(token))
+                for token, place in zip(own, places, strict=True)
+            )
+        )
+        out = torch.empty(users, beams, inner, dtype=self.dtype)
+        self._call.attend_few(
+            query.data_ptr(),
+            _step(query),
+            tokens,
+            len(own),
+            None if shared is None else shared.data_ptr(),
+            0 if shared is None else shared.shape[1],
+            None if bias is None else bias.data_ptr(),
+            users,
+            beams,
+            self._heads,
+            inner // self._heads,
+            out.data_ptr(),
+        )
+        return out
