@@ -10,6 +10,7 @@ dimension · T text positions · V vocabulary.
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,13 +19,15 @@ from PIL import Image
 from torch import Tensor
 
 from utgrec.tokenizer.alignment import alignment_loss
-from utgrec.tokenizer.backbone import Prompts
+from utgrec.tokenizer.backbone import Prompts, open_picture
 from utgrec.tokenizer.batches import TokenizerBatch
 from utgrec.tokenizer.families.family import Read
-from utgrec.tokenizer.items import ItemInputs, build_prompts
+from utgrec.tokenizer.items import ItemInputs, build_prompts, like_lengths, prompt_lengths
 from utgrec.tokenizer.latents import Codec
 from utgrec.tokenizer.model import TokenizerModel
-from utgrec.tokenizer.reconstruction import Noised
+from utgrec.tokenizer.reconstruction import MaskDecoder, Noised
+
+Pictures = dict[int, Image.Image]  # by item
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,15 +35,15 @@ class Published:
     """What is done as the published recipe does it."""
 
     apart: bool = True
-    """An item and its positive are encoded in two passes, also at inference."""
+    """An item and its positive are encoded in two passes."""
     head_everywhere: bool = True
     """The language-model head is evaluated on every position of every prompt."""
     frozen_every_step: bool = True
-    """Vision tower and picture latents are computed in every step."""
-    pad_to_max: bool = True
-    """Prompts and texts are padded on the right to the longest that is allowed."""
+    """Pictures are read, and vision tower and latents computed, in every step."""
+    right_padding: bool = True
+    """Prompts are padded on the right to the longest of the batch, not in groups of like length."""
     whole_logits: bool = True
-    """The text decoder's logits exist whole, and once for each target."""
+    """Decoders run once for each target, with all masks for every item; logits exist whole."""
     checkpointing: bool = True
     """Layers of the language model are computed again in the backward pass."""
 
@@ -52,28 +55,35 @@ class PublishedStep:
         self,
         model: TokenizerModel,
         items: ItemInputs,
-        pictures: Sequence[Image.Image | None],
+        paths: Sequence[Path | None],
         codec: Codec,
         switches: Published,
-        longest: int,
-        max_text_tokens: int,
     ) -> None:
-        """`longest` is the length of the longest prompt that is allowed (tokens)."""
-        self.model, self.items, self.pictures, self.codec = model, items, pictures, codec
-        self.switches, self.longest, self.max_text = switches, longest, max_text_tokens
+        self.model, self.items, self.paths, self.codec = model, items, paths, codec
+        self.switches = switches
 
-    def states(self, rows: np.ndarray) -> Tensor:
+    def open(self, rows: np.ndarray) -> Pictures:
+        """The pictures of some items, from disk."""
+        return {row: open_picture(path) for row in rows if (path := self.paths[row]) is not None}
+
+    def states(self, rows: np.ndarray, pictures: Pictures) -> Tensor:
         """Projected states of some items, not standardised: (N, L, D)."""
+        model, length = self.model, len(self.model.queries)
+        groups = [np.arange(len(rows))]
+        if not self.switches.right_padding:
+            lengths = prompt_lengths(self.items, model.backbone, length)[rows]
+            groups = like_lengths(lengths, 1, 0)
+        parts = [self._group(rows[group], pictures) for group in groups]
+        return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(groups)))]
+
+    def _group(self, rows: np.ndarray, pictures: Pictures) -> Tensor:
         model, switches = self.model, self.switches
         prompts = build_prompts(self.items, rows, model.backbone, len(model.queries))
         prompts = prompts.to(model.queries.device)
-        if switches.pad_to_max:
-            prompts = widen(prompts, self.longest, model.backbone.family.pad_token)
-        if switches.frozen_every_step:
-            shown = [picture for row in rows if (picture := self.pictures[row]) is not None]
-            if shown:
-                found = model.backbone.picture_features(shown).features
-                prompts = prompts._replace(features=found)
+        shown = [pictures[row] for row in rows if row in pictures]
+        if switches.frozen_every_step and shown:
+            found = model.backbone.picture_features(shown).features
+            prompts = prompts._replace(features=found)
         summary = prompts.summary
         queries = model.queries + model.features.queries(summary)
         hidden = self._read(prompts, queries)  # (N, S, H)
@@ -98,11 +108,18 @@ class PublishedStep:
         read = Read(prompts.positions, prompts.picture, None)
         return family.run(embedded, prompts.features, read)
 
-    def encode(self, rows: np.ndarray, positives: np.ndarray) -> Tensor:
-        """Codes of some items; the positives are encoded as well, and not used."""
-        states = self.states(rows)
-        if self.switches.apart:
-            self.states(positives)
+    def encode(self, rows: np.ndarray, positives: np.ndarray, *, encoded: bool) -> Tensor:
+        """Codes of some items, and what is done with their positives, which nothing reads.
+
+        As in training they are `encoded`; or, as in the published script, read alone: inference
+        uses the collator of training, which reads words and pictures of the positives, too.
+        """
+        pictures, others = self.open(rows), self.open(positives)
+        states = self.states(rows, pictures)
+        if encoded:
+            self.states(positives, others)
+        elif others:
+            self.model.backbone.family.process(list(others.values()))
         return self.model.quantizer.nearest(self.model.standardize(states))
 
     def __call__(self, batch: TokenizerBatch) -> dict[str, Tensor]:
@@ -110,19 +127,29 @@ class PublishedStep:
         model, switches, weights = self.model, self.switches, self.model.weights
         if model.training:
             model._prepare_step()
-        own = self.states(batch.rows)
+        rows, latents = batch.rows, batch.latents
+        pictures = self.open(rows) if switches.frozen_every_step else {}
+        shown = list(pictures.values())
+        own = self.states(rows, pictures)
         states = model.standardize(own)
         candidates = states
         if switches.apart:
-            other = self.states(batch.rows[batch.partner.clamp(min=0).cpu().numpy()])
+            others = rows[batch.partner.clamp(min=0).cpu().numpy()]
+            pictures = self.open(others) if switches.frozen_every_step else {}
+            shown += pictures.values()
+            other = self.states(others, pictures)
             mean = own.mean(dim=0)
             variance = (own - mean).square().mean(dim=(0, 2))[:, None]
             positives = (other - mean) * (variance + 1e-8).rsqrt()
             has = (batch.partner >= 0)[:, None, None]
             candidates = torch.where(has, positives, states)
+        if shown:
+            found = self.codec.encode(shown).to(latents)  # of anchors, then of positives
+            latents = latents.clone()
+            latents[batch.has_image] = found[: int(batch.has_image.sum())]
         quantized = model.quantizer(states)
         text, partner_text = self._text(quantized.states, batch)
-        image, partner_image = self._image(quantized.states, batch)
+        image, partner_image = self._image(quantized.states, batch._replace(latents=latents))
         alignment = (
             apart_alignment(states, candidates, batch, model.temperature)
             if switches.apart
@@ -145,26 +172,15 @@ class PublishedStep:
         decoder, embeddings = self.model.text_decoder, self.model.backbone.embeddings
         if not self.switches.whole_logits:
             return tuple(decoder(states, words, others, embeddings))
-        width = decoder.decoder.mask.shape[0] if self.switches.pad_to_max else words.shape[1]
         losses = []
         for wanted in (words, others):
-            # All masks see one another, so more of them would be another decoder: what is beyond
-            # the longest text of the batch is padded after it, to its favour.
-            more = width - wanted.shape[1]
-            hidden = decoder.decoder(states, wanted.shape[1])
-            hidden = decoder.up(F.pad(hidden, (0, 0, 0, more)))  # (N, T, H)
-            wanted = F.pad(wanted, (0, more), value=-100)
+            hidden = decoder.up(whole_layer(decoder.decoder, states, words.shape[1]))  # (N, T, H)
             logits = hidden @ embeddings.T.to(hidden.dtype)  # (N, T, V)
             losses.append(F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten()))
         return losses[0], losses[1]
 
     def _image(self, states: Tensor, batch: TokenizerBatch) -> tuple[Tensor, Tensor]:
         latents, partner = batch.latents, batch.partner.clamp(min=0)
-        if self.switches.frozen_every_step:
-            shown = [picture for row in batch.rows if (picture := self.pictures[row]) is not None]
-            if shown:
-                latents = latents.clone()
-                latents[batch.has_image] = self.codec.encode(shown).to(latents)
         decoder = self.model.image_decoder
         time, noise = decoder.head.draw(len(batch.rows), decoder.grid, batch.seed)
         target = Noised(latents, time.to(states.device), noise.to(states.device))
@@ -174,9 +190,29 @@ class PublishedStep:
         own, other = target.of(rows), target.of(partner[others])
         if not self.switches.whole_logits:
             return tuple(decoder(states, own, rows, other, others))
-        none = rows[:0]
-        first = decoder(states, own, rows, target.of(none), none).own
-        return first, decoder(states, target.of(none), none, other, others).partner
+        losses = []
+        for owners, wanted in ((rows, own), (others, other)):
+            hidden = whole_layer(decoder.decoder, states[owners], decoder.grid)  # (M, G, W)
+            losses.append(decoder.loss(hidden, wanted))
+        return losses[0], losses[1]
+
+
+def whole_layer(layer: MaskDecoder, states: Tensor, positions: int) -> Tensor:
+    """`MaskDecoder` as a plain Transformer layer over every item's codes and masks.
+
+    Shapes: (N, L, D) → (N, positions, W).
+    """
+    codes = layer.enter(states) + layer.code_position  # (N, L, W)
+    hidden = torch.cat([codes, layer.mask.expand(len(codes), -1, -1)], dim=1)
+    query, key, value = (
+        part.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+        for part in layer.mix(layer.attention_norm(hidden)).chunk(3, dim=-1)
+    )  # (N, heads, L + P, W / heads)
+    scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+    mixed = scores.softmax(dim=-1).to(value.dtype) @ value
+    hidden = hidden + layer.out(mixed.transpose(1, 2).flatten(2))
+    hidden = hidden[:, codes.shape[1] :][:, :positions]
+    return layer.norm(hidden + layer.feed_forward(hidden))
 
 
 def apart_alignment(
@@ -198,16 +234,6 @@ def apart_alignment(
     column[:, rows, wanted] = True
     similarity = torch.where(column, own[:, :, None], similarity)
     return F.cross_entropy(similarity.flatten(0, 1), wanted.repeat(len(similarity)))
-
-
-def widen(prompts: Prompts, longest: int, pad: int) -> Prompts:
-    """The same prompts, padded on the right to a fixed length."""
-    more = max(0, longest - prompts.tokens.shape[1])
-    return prompts._replace(
-        tokens=F.pad(prompts.tokens, (0, more), value=pad),
-        positions=F.pad(prompts.positions, (0, more)),
-        picture=F.pad(prompts.picture, (0, more)),
-    )
 
 
 def set_checkpointing(model: TokenizerModel, on: bool) -> None:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
+from mini_run import mini_domains
+
 SOURCE = Path(__file__).parents[1] / "src"
 
 # From the ground up: a part imports only from lines above its own, and from itself.
@@ -320,6 +322,28 @@ def test_training_and_inference_need_no_preparation_libraries():
     from transformers import T5ForConditionalGeneration, AutoModel, AutoTokenizer
     import accelerate
     """.replace("{names!r}", repr(sorted(MODULES)))
+    )
+
+
+def test_a_whole_run_needs_no_preparation_libraries(tmp_path):
+    """Also what is imported only when it is used: training, codes, evaluation, a recommendation."""
+    (shop,) = mini_domains(tmp_path / "market", shops=("kitchen",))
+    in_new_python(
+        BLOCK
+        + f"""
+    sys.path.insert(0, {str(Path(__file__).parent)!r})
+    import dataclasses
+    from pathlib import Path
+    import utgrec
+    from mini_run import mini_recipe
+    from utgrec.runs import run_recipe
+    from utgrec.tokenizer.bulk_workers import encode_items
+    shop, out = Path({str(shop)!r}), Path({str(tmp_path / "run")!r})
+    run_recipe(mini_recipe(), [shop], out)
+    encode_items(out / "tokenizer", shop / "items.parquet", out.parent / "codes")
+    assert utgrec.load(out).recommend([], k=3)
+    assert not {{"polars", "pydantic", "diffusers"}} & set(sys.modules)
+    """
     )
 
 

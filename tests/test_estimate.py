@@ -52,7 +52,7 @@ def test_work_grows_with_what_there_is_to_do(shop):
 def test_the_papers_backbone_without_fetching_it(shop):
     """Two billion parameters frozen, LoRA of rank 8 on every Linear of 28 layers trained."""
     config = find_recipe("paper_pretrain").tokenizer
-    shape = estimate.backbone_shape(config)
+    shape = estimate.backbone_shape(config, None)
     assert 1.5e9 < shape.language + shape.vocabulary * shape.hidden < 1.6e9
     by_hand = 28 * 8 * (4 * 1536 + 2 * (1536 + 256) + 3 * (1536 + 8960))
     assert estimate._adapters(config, shape) == by_hand

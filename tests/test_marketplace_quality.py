@@ -108,16 +108,20 @@ def test_a_short_run_beats_popularity_in_two_shops(tmp_path):
         assert shop.conflict_rate < 0.6
 
 
+# What the first complete version reached in the first shop with the same recipe, steps and shops.
+FIRST_SHARE = 0.38
+
+
 @pytest.mark.slow
 def test_the_demos_recipe_learns_what_the_shops_hold(tmp_path):
     """The demo's recipe on shops of 600 items: two to four minutes on one core.
 
-    Measured in the first shop: share 0.38, 3.2 times popularity, above plain ItemKNN, lift 4.1,
-    conflicts 0.33.
+    Measured: shares 0.62 and 0.62, 5 times popularity, lifts 3.5 and 4.9, conflicts 0.24 and 0.20;
+    by the first complete version in the first shop: share 0.38, lift 4.1, conflicts 0.33.
     """
     for shop in run(tmp_path, MarketplaceConfig(), demo()):
         assert shop.ndcg["UTGRec"] > 2 * shop.ndcg["Popularity"]
-        assert shop.share > 0.25
+        assert shop.share > FIRST_SHARE
         assert shop.agreement_lift > 2.5
         assert shop.ndcg["UTGRec"] > shop.ndcg["ItemKNN"]
         assert shop.conflict_rate < 0.45

@@ -1,12 +1,14 @@
 """A folder is whole or absent, at whatever moment its writer stops."""
 
 import dataclasses
+import errno
 import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from safetensors import SafetensorError
 
 from utgrec import exchange, storage
 from utgrec.errors import CorruptFile, FormatVersionError, MissingStage, StorageError
@@ -303,3 +305,47 @@ class TestCheckFile:
         ):
             with pytest.raises(CorruptFile, match=complaint):
                 storage.check_file(tmp_path / "out", manifest, name)
+
+
+class TestFullDisk:
+    """Whatever is written, a full disk is named, nothing half stays, and the old stays whole."""
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError(errno.ENOSPC, "No space left on device"),
+            OSError(errno.EDQUOT, "Disk quota exceeded"),
+            SafetensorError("Error: I/O error: No space left on device (os error 28)"),
+        ],
+    )
+    def test_files_and_folders(self, tmp_path, error):
+        storage.write_text(tmp_path / "a.txt", "old")
+        with (
+            pytest.raises(StorageError, match=r"the disk of .* is full .* run the same command"),
+            storage.new_file(tmp_path / "a.txt") as partial,
+        ):
+            partial.write_text("half")
+            raise error
+        with (
+            pytest.raises(StorageError, match=r"the disk of .* is full"),
+            storage.new_folder(tmp_path / "folder") as partial,
+        ):
+            (partial / "b.txt").write_text("half")
+            raise error
+        assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+        assert (tmp_path / "a.txt").read_text() == "old"
+
+    def test_who_knows_better_what_to_do_says_so(self, tmp_path):
+        with (
+            pytest.raises(StorageError, match=r"is full \(no room\); nothing is left") as caught,
+            storage.room(tmp_path, "nothing is left"),
+            storage.new_folder(tmp_path / "folder"),
+        ):
+            raise OSError(errno.ENOSPC, "no room")
+        assert "run the same command" not in str(caught.value)
+
+    def test_other_errors_stay_what_they_are(self, tmp_path):
+        with pytest.raises(OSError, match="denied"), storage.new_file(tmp_path / "a.txt"):
+            raise OSError(errno.EACCES, "denied")
+        with pytest.raises(SafetensorError), storage.new_folder(tmp_path / "folder"):
+            raise SafetensorError("no such tensor")

@@ -179,11 +179,3 @@ def log_lines(console: Console, *, quiet: bool = False, verbose: bool = False) -
         logging.captureWarnings(False)
         root.removeHandler(handler)
         package.setLevel(level)
-
-
-def quiet_transformers() -> None:
-    """Keep transformers' own progress bars and warnings off the terminal."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()

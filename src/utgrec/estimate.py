@@ -10,27 +10,35 @@ Shapes: S prompt tokens · T text tokens · G latents of a picture · H backbone
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from utgrec.catalog import Domain
 from utgrec.config import require
 from utgrec.data.split import split_domain
-from utgrec.errors import UTGRecError
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 from utgrec.tokenizer.backbone_source import find_source
 from utgrec.tokenizer.diffusion import DiffusionHead
+from utgrec.tokenizer.families.family import Family
+from utgrec.tokenizer.features import summary_width
 from utgrec.tokenizer.kl_latents import KLLatentsConfig
+from utgrec.tokenizer.outline import (
+    Counted,
+    count_tokens,
+    frozen_parameters,
+    outline,
+    trained_parameters,
+)
 from utgrec.tokenizer.quantizer import TreeQuantizer
 from utgrec.tokenizer.reconstruction import ImageDecoder, TextDecoder
 from utgrec.tokenizer.settings import TokenizerConfig
 from utgrec.tokenizer.tiny import TinyBackboneConfig
 
-SAMPLE = 2000  # items whose words are counted
+Rows = npt.NDArray[np.int64]
+SAMPLE = 2000  # items whose words and pictures are counted
 CHARACTERS_PER_TOKEN = 4.0  # of English product texts, where no text tokenizer is at hand
 FRAME_TOKENS = 24  # instruction and the marks around a picture, at most
 UTILISATION = 0.4  # share of a GPU's peak that training reaches
@@ -74,6 +82,12 @@ class Shape:
     def language(self) -> int:
         """Parameters of the language model that work on every token."""
         return self.layers * sum(one * other for one, other in self.linears)
+
+    @property
+    def frozen(self) -> int:
+        """Parameters of a Qwen2-like model with its word vectors, norms and vision tower."""
+        norms = self.layers * (3 * self.hidden + 2 * self.key_value) + self.hidden
+        return self.language + norms + self.vocabulary * self.hidden + self.vision
 
 
 # So that a plan can be made before a model of four gigabytes is fetched.
@@ -127,35 +141,40 @@ def estimate_tokenizer(
         tflops: what one device does, in 10¹² operations per second; None is looked up or measured.
     """
     require(tflops is None or tflops > 0, f"tflops must be above 0, got {tflops}")
-    shape = backbone_shape(config)
-    trained, words, shown = _items(config, domains)
+    rows = [np.unique(split_domain(domain).train).astype(np.int64) for domain in domains]
+    trained = sum(map(len, rows))
+    family = outline(config, _texts(domains, rows))
+    shape = backbone_shape(config, family)
+    counted = _count(config, family, domains, rows)
     steps = training_steps(config, trained)
     heads = _heads(config, shape)
-    head_parameters = sum(value.numel() for part in heads for value in part.parameters())
-    adapters = _adapters(config, shape)
-    own = isinstance(config.backbone, TinyBackboneConfig)
-    embedding = shape.vocabulary * shape.hidden
-    language = shape.language + embedding + _norms(shape)
-    parameters = head_parameters + (language if own else adapters)
-    picture = _picture_tokens(config) * shown
-    length = words + picture + FRAME_TOKENS * 0.5 + config.quantizer.code_length
-    work = _work(config, shape, length, words, shown, heads)
+    parameters = sum(value.numel() for part in heads for value in part.parameters())
+    parameters += _adapters(config, shape) if family is None else trained_parameters(family, config)
+    frozen = shape.frozen if family is None else frozen_parameters(family, config)
+    catalogs = [domain.catalog for domain in domains]
+    # None of them where the backbone reads none.
+    reads = counted.picture > 0
+    pictures = sum(path is not None for catalog in catalogs for path in catalog.images) * reads
+    shown = pictures / max(1, sum(map(len, catalogs)))
+    length = counted.words + counted.picture * shown + counted.frame + config.quantizer.code_length
+    work = _work(config, shape, length, counted.words, shown, heads)
     device, speed = _speed(tflops)
     items = steps * config.batch_size
-    pictures = shown * sum(len(domain.catalog) for domain in domains)
-    weights = (0 if own else language * (2 if _dtype(config) != "float32" else 4)) + 16 * parameters
+    width = shape.hidden if family is None else family.feature_width
+    kept = pictures * _cache_bytes(config, width * counted.picture)
+    weights = frozen * (4 if _dtype(config) == "float32" else 2) + 16 * parameters
     return Estimate(
         items_trained=trained,
         steps=steps,
         parameters_trained=parameters,
-        parameters_frozen=shape.vision + (0 if own else language),
+        parameters_frozen=frozen,
         tokens_per_item=round(length, 1),
-        cache_gib=round(_cache_bytes(config, shape, pictures) / 2**30, 3),
-        memory_gib=round((weights + _activations(config, shape, length, processes)) / 2**30, 2),
-        gflop_per_item=round(work / 1e9, 2),
+        cache_gib=_shown(kept / 2**30),
+        memory_gib=_shown((weights + _activations(config, shape, length, processes)) / 2**30),
+        gflop_per_item=_shown(work / 1e9),
         device=device if processes == 1 else f"{processes} × {device}",
         tflops=round(speed * processes, 4),
-        hours=round(items * work / (speed * processes * 1e12) / 3600, 3),
+        hours=_shown(items * work / (speed * processes * 1e12) / 3600),
     )
 
 
@@ -167,78 +186,58 @@ def training_steps(config: TokenizerConfig, trained: int) -> int:
     return min(config.trainer.steps, round(config.epochs * per_epoch))
 
 
-def backbone_shape(config: TokenizerConfig) -> Shape:
-    """Sizes of a configuration's backbone, from its own settings or from its folder."""
+def backbone_shape(config: TokenizerConfig, family: Family | None) -> Shape:
+    """Sizes of a configuration's backbone: as its outline says, or as they are known.
+
+    Raises:
+        MissingStage: neither.
+    """
     backbone = config.backbone
-    if isinstance(backbone, TinyBackboneConfig):
-        wide = backbone.vision_width
-        return Shape(
-            hidden=backbone.hidden_size,
-            layers=backbone.layers,
-            feed_forward=backbone.feed_forward,
-            key_value=backbone.hidden_size // 2,
-            vocabulary=backbone.vocabulary,
-            vision=8 * wide * wide + 2 * 3 * 14 * 14 * wide + 16 * wide * (wide + wide),
-        )
+    if family is not None:
+        return _read_shape(family)
+    assert isinstance(backbone, PretrainedBackboneConfig)
     if backbone.name in KNOWN:
         return KNOWN[backbone.name]
-    return _read_shape(find_source(backbone.name, backbone.revision).folder)
+    find_source(backbone.name, backbone.revision, weights=False)  # says what is missing
+    raise AssertionError("an outline would have been made")
 
 
-def _read_shape(folder: Path) -> Shape:
-    from transformers import AutoConfig, AutoModel
-
-    config: Any = AutoConfig.from_pretrained(folder)
-    text = getattr(config, "text_config", config)
-    with torch.device("meta"):
-        model: Any = AutoModel.from_config(config)
-    language = getattr(model, "language_model", getattr(model, "text_model", model))
-    inner = sum(value.numel() for value in language.parameters())
+def _read_shape(family: Family) -> Shape:
+    text = family.model.config.get_text_config()
     heads = getattr(text, "num_attention_heads", 1)
-    key_value = text.hidden_size * getattr(text, "num_key_value_heads", heads) // heads
     return Shape(
-        hidden=text.hidden_size,
+        hidden=family.hidden_size,
         layers=text.num_hidden_layers,
         feed_forward=text.intermediate_size,
-        key_value=key_value,
-        vocabulary=getattr(text, "vocab_size", 0),
-        vision=sum(value.numel() for value in model.parameters()) - inner,
+        key_value=text.hidden_size * getattr(text, "num_key_value_heads", heads) // heads,
+        vocabulary=len(family.embeddings),
+        vision=sum(value.numel() for part in family.frozen for value in part.parameters()),
     )
 
 
-def _items(config: TokenizerConfig, domains: Sequence[Domain]) -> tuple[int, float, float]:
-    """Trained items, mean text tokens, share of items with a picture."""
-    texts: list[str] = []
-    trained = shown = total = 0
-    for domain in domains:
-        rows = np.unique(split_domain(domain).train)
-        trained += len(rows)
-        total += len(domain.catalog)
-        shown += sum(path is not None for path in domain.catalog.images)
-        texts += [domain.catalog.texts[row] for row in rows]
-    sample = texts[:: max(1, len(texts) // SAMPLE)]
-    most = config.heads.max_text_tokens
-    counts = [min(most, count) for count in _token_counts(config, sample)]
-    return trained, float(np.mean(counts)) if counts else 0.0, shown / max(total, 1)
+def _texts(domains: Sequence[Domain], rows: Sequence[Rows]) -> list[str]:
+    """Words of trained items: what the vocabulary of an embedded backbone is trained on."""
+    return [
+        domain.catalog.texts[row] for domain, own in zip(domains, rows, strict=True) for row in own
+    ]
 
 
-def _token_counts(config: TokenizerConfig, texts: Sequence[str]) -> list[float]:
-    if isinstance(config.backbone, PretrainedBackboneConfig):
-        try:
-            from transformers import AutoTokenizer
-
-            folder = find_source(config.backbone.name, config.backbone.revision).folder
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-            return [len(ids) for ids in tokenizer(list(texts))["input_ids"]] if texts else []
-        except (UTGRecError, OSError, ValueError):
-            pass  # not fetched yet: counted by its characters
-    return [len(text) / CHARACTERS_PER_TOKEN for text in texts]
+def _count(
+    config: TokenizerConfig, family: Family | None, domains: Sequence[Domain], rows: Sequence[Rows]
+) -> Counted:
+    """Tokens of trained items, on a sample; what they are at most where nothing can be counted."""
+    every = max(1, -(-sum(map(len, rows)) // SAMPLE))
+    if family is not None:
+        catalogs = [domain.catalog for domain in domains]
+        return count_tokens(family, config, catalogs, [own[::every] for own in rows])
+    texts, most = _texts(domains, rows)[::every], config.heads.max_text_tokens
+    words = np.mean([min(most, len(text) / CHARACTERS_PER_TOKEN) for text in texts] or [0.0])
+    return Counted(float(words), _picture_tokens(config), FRAME_TOKENS / 2)
 
 
 def _picture_tokens(config: TokenizerConfig) -> float:
     backbone = config.backbone
-    if isinstance(backbone, TinyBackboneConfig):
-        return float(backbone.picture_tokens)
+    assert isinstance(backbone, PretrainedBackboneConfig)
     return backbone.max_pixels / (28 * 28) if backbone.pictures else 0.0
 
 
@@ -260,7 +259,7 @@ def _heads(config: TokenizerConfig, shape: Shape) -> list[nn.Module]:
             heads.diffusion_steps,
             heads.diffusion_draws,
         )
-        queries = nn.Linear(4 * shape.hidden + 1, length * shape.hidden, bias=False)
+        queries = nn.Linear(summary_width(shape.hidden) + 1, length * shape.hidden, bias=False)
         projection = nn.Sequential(
             nn.Linear(shape.hidden, heads.projection_width), nn.Linear(heads.projection_width, dim)
         )
@@ -276,17 +275,13 @@ def _heads(config: TokenizerConfig, shape: Shape) -> list[nn.Module]:
 
 
 def _adapters(config: TokenizerConfig, shape: Shape) -> int:
-    """Parameters of the adapters."""
+    """Parameters of the adapters of a model whose shape alone is known."""
     backbone = config.backbone
-    if isinstance(backbone, TinyBackboneConfig) or backbone.lora is None:
+    assert isinstance(backbone, PretrainedBackboneConfig)
+    if backbone.lora is None:
         return 0
     # Where only some Linears get one, all are counted: an upper bound.
     return shape.layers * backbone.lora.rank * sum(one + other for one, other in shape.linears)
-
-
-def _norms(shape: Shape) -> int:
-    """What a Qwen2-like language model has beside its matrices."""
-    return shape.layers * (3 * shape.hidden + 2 * shape.key_value) + shape.hidden
 
 
 def _work(
@@ -330,13 +325,16 @@ def _activations(config: TokenizerConfig, shape: Shape, length: float, processes
     return at_once * length * (layers + kept) + decoders
 
 
-def _cache_bytes(config: TokenizerConfig, shape: Shape, pictures: float) -> float:
-    size = 4 if _dtype(config) == "float32" else 2
-    features = _picture_tokens(config) * shape.hidden * size
-    latents = config.latents.grid * config.latents.channels * 4
-    if isinstance(config.latents, KLLatentsConfig):
-        latents //= 2
-    return pictures * (features + latents)
+def _cache_bytes(config: TokenizerConfig, features: float) -> float:
+    """Bytes that are kept of a picture, of which so many numbers are features."""
+    latents = config.latents.grid * config.latents.channels
+    size = 2 if isinstance(config.latents, KLLatentsConfig) else 4
+    return features * (4 if _dtype(config) == "float32" else 2) + latents * size
+
+
+def _shown(value: float) -> float:
+    """Three digits are more than a plan can know."""
+    return float(f"{value:.3g}")
 
 
 def _speed(tflops: float | None) -> tuple[str, float]:

@@ -12,3 +12,11 @@ class Progress(Protocol):
 
 def silent(work: str, done: int, total: int, note: str = "") -> None:
     """Show nothing."""
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' own progress bars and warnings off the terminal, in this process."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

@@ -35,6 +35,8 @@ from utgrec.errors import (
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+# What to do about a full disk, where nobody knows better.
+AGAIN = "what was finished stays: free some room and run the same command again to continue"
 ELSEWHERE_S = 86_400  # what another machine has not touched for so long is taken as left behind
 
 
@@ -97,10 +99,11 @@ def new_file(final: Path) -> Iterator[Path]:
         stale.unlink(missing_ok=True)
     partial = _partial(final)
     try:
-        yield partial
-        with open(partial, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, final)
+        with room(final.parent, AGAIN):
+            yield partial
+            with open(partial, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(partial, final)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -131,15 +134,16 @@ def new_folder(final: Path) -> Iterator[Path]:
     tidy(final)
     aside = _aside(final)
     partial = _partial(final)
-    partial.mkdir()
     try:
-        yield partial
-        if not final.exists():
-            os.replace(partial, final)
-        elif not exchange.swap(partial, final):
-            os.replace(final, aside)
-            os.replace(partial, final)
-            shutil.rmtree(aside, ignore_errors=True)
+        with room(final.parent, AGAIN):
+            partial.mkdir()
+            yield partial
+            if not final.exists():
+                os.replace(partial, final)
+            elif not exchange.swap(partial, final):
+                os.replace(final, aside)
+                os.replace(partial, final)
+                shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -166,15 +170,27 @@ def scratch(final: Path) -> Iterator[Path]:
 def room(where: Path, then: str) -> Iterator[None]:
     """Say what a full disk means: `then` is what to do about it, and what became of the work.
 
+    Where one block is inside another, the outer one knows better what became of the work.
+
     Raises:
         StorageError: the disk that holds `where` is full.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"the disk of {where} is full ({error.strerror}); {then}") from error
-        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, StorageError) else error
+        if cause is None or not is_full(cause):
+            raise
+        said = getattr(cause, "strerror", None) or cause
+        raise StorageError(f"the disk of {where} is full ({said}); {then}") from cause
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk without room, or a spent quota, is behind an error."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors has an error of its own, which keeps the number in its text alone.
+    return any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 @contextlib.contextmanager

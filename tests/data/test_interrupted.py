@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from interruptions import fill_disk, kill_some
 from shop_files import ITEMS, picture, write_shop
 
+from interruptions import fill_disk, kill_some
 from utgrec.data.cleaning.clean import CleanOptions, clean_domain
 from utgrec.data.prepare import TableOptions, prepare_table
 from utgrec.errors import StorageError

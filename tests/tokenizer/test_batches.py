@@ -10,8 +10,8 @@ from small_items import TEXTS
 from utgrec.data.neighbours import Neighbours, find_neighbours
 from utgrec.data.split import Split
 from utgrec.errors import BadConfig
-from utgrec.tokenizer.batches import PairBatches, like_lengths
-from utgrec.tokenizer.items import build_prompts
+from utgrec.tokenizer.batches import PairBatches
+from utgrec.tokenizer.items import build_prompts, prompt_lengths
 
 # Items 0-2 form a triangle, 3-4 a pair, 5 was taken alone; 6 and 7 by nobody.
 HISTORIES = [[0, 1, 2, 0], [3, 4], [4, 3], [5], [1, 2, 1]]
@@ -159,12 +159,12 @@ def test_items_without_words_make_a_batch(items, backbone):
 def test_batches_hold_like_lengths(items, backbone, asked):
     """Sorted within a pool: the spread of lengths inside batches is below that of a random cut."""
     batches = make(items, backbone, batch_size=4)
-    spreads = []
+    known, spreads = prompt_lengths(items, backbone, 3), []
     for number in range(batches.per_epoch):
         batches(number)
-        lengths = items.lengths[asked[-1][0]]
+        lengths = known[asked[-1][0]]
         spreads.append(lengths.max() - lengths.min())
-    ordered = np.sort(items.lengths[TRAINED]).reshape(-1, 2)
+    ordered = np.sort(known[TRAINED]).reshape(-1, 2)
     assert sorted(spreads) == sorted(ordered[:, 1] - ordered[:, 0])
 
 
@@ -204,25 +204,3 @@ class TestShares:
         batches = make(items, backbone, batch_size=2)
         with pytest.raises(BadConfig, match="2 items cannot be shared by 3 processes"):
             batches.lay_out(batches.draw(0), 0, 3)
-
-
-class TestGroups:
-    @pytest.mark.parametrize("count", [1, 2, 7])
-    def test_less_than_a_tenth_is_padding(self, count):
-        lengths = np.random.default_rng(0).geometric(0.02, 256).clip(max=128) + 20
-        groups = like_lengths(lengths, count, 0)
-        assert sorted(np.concatenate(groups)) == list(range(256))
-        padded = sum(len(group) * lengths[group].max() for group in groups)
-        assert lengths.sum() / padded > (0.9 if count < 7 else 0.8)
-        assert lengths.sum() / (256 * lengths.max()) < 0.6  # in one group
-
-    def test_a_long_tail_does_not_leave_anybody_without_items(self):
-        lengths = np.array([5] * 20 + [50, 500, 5000])
-        for count in (1, 2, 3, 5, 23):
-            groups = like_lengths(lengths, count, 0)
-            assert min(len(group) for group in groups) >= count
-
-    def test_no_more_than_fit(self):
-        for at_once in (1, 3, 10):
-            groups = like_lengths(np.arange(100), 2, at_once)
-            assert all(len(group) <= 2 * at_once + 1 for group in groups)

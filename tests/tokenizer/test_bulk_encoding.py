@@ -1,7 +1,11 @@
 """Bulk encoding: the same codes however it is cut, stopped, ordered or shared out."""
 
+import errno
+import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,7 @@ from small_items import TEXTS, small_config, write_pictures, write_small_domain
 
 from utgrec import storage
 from utgrec.catalog import Domain
-from utgrec.errors import BadTable, InputError, SettingsMismatch
+from utgrec.errors import BadTable, InputError, SettingsMismatch, StorageError
 from utgrec.tokenizer import bulk
 from utgrec.tokenizer.bulk_workers import BulkSettings, encode_items
 from utgrec.tokenizer.pretrained import ItemTokenizer
@@ -140,6 +144,50 @@ def test_a_killed_run_goes_on(tokenizer, shop, whole, tmp_path, monkeypatch, aft
     assert not list(out.glob(".*"))
 
 
+def test_a_full_disk_is_told_and_a_run_goes_on(tokenizer, shop, whole, tmp_path, monkeypatch):
+    out, write, calls = tmp_path / "out", pq.write_table, []
+
+    def full(table, path, **options):
+        calls.append(path)
+        if len(calls) == 3:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(table, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", full)
+        with pytest.raises(StorageError, match=r"the disk of .*out is full .*to continue"):
+            encode_items(tokenizer, shop, out, BulkSettings(shard_rows=10))
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    assert len(kept) == 2 and not list(out.glob(".*"))
+    encode_items(tokenizer, shop, out, BulkSettings(shard_rows=10))
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+    assert read(out) == read(whole)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full(tokenizer, shop, whole, tmp_path):
+    """A disk of 64 KiB in memory, for the codes and for the cache; then it is made larger."""
+    alone = ["unshare", "--user", "--map-root-user", "--mount"]
+    can = [*alone, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
+    if shutil.which("unshare") is None or subprocess.run(can, capture_output=True).returncode:
+        pytest.skip("nobody may mount a disk here")
+    disk, items = tmp_path / "disk", tmp_path / "items"
+    disk.mkdir()
+    shutil.copytree(shop, items)
+    program = [sys.executable, str(Path(__file__).with_name("small_disk.py"))]
+    arguments = [str(tokenizer), str(items), str(disk)]
+    done = subprocess.run([*alone, *program, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert "codes is full" in told["encode"] and "the disk is full" in told["cache"]
+    assert told["encode kept"] > 3 and told["cache kept"] > 5
+    assert told["encode partial"] == told["cache partial"] == []
+    assert told["encode again"] == [] and told["cache again"] == []  # nothing was made twice
+    assert told["rows"] == 64
+    assert read(items / "encoded") == read(whole)
+
+
 def test_an_item_between_two_codes_is_encoded_by_itself(
     tokenizer, shop, whole, tmp_path, monkeypatch
 ):
@@ -200,7 +248,7 @@ class TestRefusals:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 @pytest.mark.parametrize("ray", [False, True])
-def test_workers_write_what_one_process_writes(tokenizer, shop, whole, tmp_path, ray):
+def test_workers_write_what_one_process_writes(tokenizer, shop, whole, tmp_path, ray, capfd):
     if ray:
         import ray as cluster
 
@@ -212,3 +260,4 @@ def test_workers_write_what_one_process_writes(tokenizer, shop, whole, tmp_path,
         if ray:
             cluster.shutdown()
     assert read(tmp_path / "out") == read(whole)
+    assert "Loading weights" not in capfd.readouterr().err  # no bars of transformers

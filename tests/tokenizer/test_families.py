@@ -22,7 +22,7 @@ from small_items import TEXTS
 from utgrec.errors import BadConfig
 from utgrec.tokenizer.backbone import Backbone, open_picture
 from utgrec.tokenizer.backbone_config import LoraSettings, MachineSettings, PretrainedBackboneConfig
-from utgrec.tokenizer.items import build_prompts, by_length, padding_share, read_items
+from utgrec.tokenizer.items import build_prompts, prompt_lengths, read_items
 
 LENGTH = 3
 GOLDEN = Path(__file__).with_name("golden_states.json")
@@ -168,9 +168,7 @@ def test_token_counts_are_known_before_a_picture_is_read(opened, read, picture_f
         if path is not None and name not in WORDS:
             picture = open_picture(path)
             count = backbone.family.count_tokens(picture.height, picture.width)
-            counted = int(items.grids[row].prod())
-            assert count >= counted
-            assert name in PICTURES or count == counted
+            assert count == int(items.grids[row].prod())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -184,14 +182,11 @@ def test_states_do_not_change_with_transformers(opened, read, name):
     torch.testing.assert_close(states[:, :, :4], recorded, atol=2e-4, rtol=2e-3)
 
 
-def test_batches_of_like_lengths_leave_little_padding(opened, read):
-    backbone, items, every = opened["qwen2_vl"], read["qwen2_vl"], np.arange(len(TEXTS))
-    shares = [
-        padding_share(build_prompts(items, rows, backbone, LENGTH))
-        for rows in by_length(items, every, 2)
-    ]
-    mixed = padding_share(build_prompts(items, every, backbone, LENGTH))
-    assert np.mean(shares) < mixed / 2
+@pytest.mark.parametrize("name", FAMILIES)
+def test_prompt_lengths_are_known_before_prompts_are_laid_out(opened, read, name):
+    prompts = build_prompts(read[name], np.arange(len(TEXTS)), opened[name], LENGTH)
+    known = prompt_lengths(read[name], opened[name], LENGTH)
+    assert known.tolist() == prompts.lengths.tolist()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

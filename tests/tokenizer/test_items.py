@@ -5,10 +5,11 @@ import logging
 import numpy as np
 import pytest
 import torch
-from small_items import LATENTS, MAX_TEXT_TOKENS, SHAPES, TEXTS, draw_picture
+from small_items import LATENTS, MAX_TEXT_TOKENS, TEXTS, draw_picture
 
 from utgrec.tokenizer.backbone import open_picture
-from utgrec.tokenizer.items import build_prompts, by_length, read_items
+from utgrec.tokenizer.items import build_prompts, like_lengths, prompt_lengths, read_items
+from utgrec.tokenizer.shapes import round_up
 
 
 def test_words_are_cut_and_nothing_else_is(backbone, items):
@@ -102,22 +103,38 @@ def test_padding_is_on_the_right_and_never_a_picture(backbone, items):
     assert int(prompts.picture.sum()) == len(prompts.features)
 
 
-def test_rows_are_cut_by_length_and_none_is_lost(items):
-    rows = np.array([5, 0, 7, 2, 3])
-    parts = list(by_length(items, rows, 2))
-    assert [len(part) for part in parts] == [2, 2, 1]
-    assert sorted(np.concatenate(parts)) == [0, 2, 3, 5, 7]
-    lengths = items.lengths[np.concatenate(parts)]
-    assert (np.diff(lengths) >= 0).all()
-
-
-def test_lengths_are_words_and_picture_tokens(items):
-    for row, shape in enumerate(SHAPES):
-        tokens = 0 if shape is None else int(items.grids[row].prod())
-        assert items.lengths[row] == len(items.words[row]) + tokens
+def test_prompt_lengths_are_known_before_prompts_are_laid_out(items, backbone):
+    prompts = build_prompts(items, np.arange(len(items)), backbone, 3)
+    assert prompt_lengths(items, backbone, 3).tolist() == prompts.lengths.tolist()
 
 
 def test_a_picture_far_larger_than_the_model_reads_is_made_smaller(backbone, codec, tmp_path):
     draw_picture(700, 500, seed=0).save(tmp_path / "large.png")
     read = read_items(["x"], [tmp_path / "large.png"], backbone, codec, MAX_TEXT_TOKENS)
     assert 4 <= read.grids.prod() <= 12
+
+
+class TestGroups:
+    @pytest.mark.parametrize("count", [1, 2, 7])
+    def test_less_than_a_tenth_is_padding(self, count):
+        lengths = np.random.default_rng(0).geometric(0.02, 256).clip(max=128) + 20
+        groups = like_lengths(lengths, count, 0)
+        assert sorted(np.concatenate(groups)) == list(range(256))
+        padded = sum(len(group) * round_up(lengths[group].max()) for group in groups)
+        assert lengths.sum() / padded > (0.9 if count < 7 else 0.8)
+        assert lengths.sum() / (256 * lengths.max()) < 0.6  # in one group
+
+    def test_a_long_tail_does_not_leave_anybody_without_items(self):
+        lengths = np.array([5] * 20 + [50, 500, 5000])
+        for count in (1, 2, 3, 5, 23):
+            groups = like_lengths(lengths, count, 0)
+            assert min(len(group) for group in groups) >= count
+
+    def test_no_more_than_fit(self):
+        for at_once in (1, 3, 10):
+            groups = like_lengths(np.arange(100), 2, at_once)
+            assert all(len(group) <= 2 * at_once + 1 for group in groups)
+
+    def test_what_rounding_makes_equal_is_one_group(self):
+        assert len(like_lengths(np.arange(41, 49).repeat(4), 1, 0)) == 1
+        assert len(like_lengths(np.arange(41, 49).repeat(4), 1, 20)) == 2

@@ -1,17 +1,21 @@
 """A tokenizer on a pretrained backbone: what is trained, saved, opened again and published."""
 
 import dataclasses
+import json
 import re
 import shutil
+import subprocess
 import sys
+import textwrap
 import types
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from random_models import PIXELS, VOCABULARY, WIDTH, write_model
 from safetensors.torch import load_file, save_file
-from small_items import TEXTS, small_config, write_small_domain
+from small_items import TEXTS, draw_picture, small_config, write_small_domain
 
 from utgrec import storage
 from utgrec.catalog import Domain
@@ -119,8 +123,9 @@ class TestFolder:
         queries = tokenizer.model.queries
         with torch.no_grad():
             expected = tokenizer.model.backbone(prompts, queries)
-            # PEFT reads an attribute that this release of transformers warns of.
-            with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):
+            with warnings.catch_warnings():
+                # PEFT reads an attribute that some releases of transformers warn of.
+                warnings.simplefilter("ignore", FutureWarning)
                 theirs = PeftModel.from_pretrained(
                     AutoModel.from_pretrained(folder), out / "adapter"
                 ).eval()
@@ -216,7 +221,7 @@ class TestTraining:
         out = model.text_decoder(states, tokens, nobody, model.backbone.embeddings)
         out.own.backward()
         found, states.grad = states.grad.clone(), None
-        hidden = model.text_decoder.up(model.text_decoder.decoder(states, 8))
+        hidden = model.text_decoder.up(model.text_decoder.decoder(states)[:, :8])
         logits = hidden @ model.backbone.embeddings.T
         whole = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
         whole.backward()
@@ -252,8 +257,45 @@ class TestTraining:
             model.train().states(
                 build_prompts(items, np.arange(4), model.backbone, 3)
             ).square().sum().backward()
-            gradients.append(model.queries.grad)
-        torch.testing.assert_close(*gradients)
+            gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 10
+        for name, value in gradients[0].items():
+            torch.testing.assert_close(gradients[1][name], value, msg=name)
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+    @pytest.mark.filterwarnings("ignore")  # of torch's compiler
+    def test_compiled_layers_give_the_same_states_and_gradients(self, folder, domain):
+        """With real torch.compile, on prompts of two widths, in training and encoding."""
+        found = []
+        for compiled in (False, True):
+            wanted = config(folder, "", machine=MachineSettings(workers=0, compile=compiled))
+            torch.manual_seed(0)
+            model = create_model(folder, wanted)
+            items = ItemTokenizer(model, None, wanted).read(
+                domain.catalog.texts, domain.catalog.images
+            )
+            assert (model.backbone.model.language_model._compiled_call_impl is not None) == compiled
+            outs = []
+            for rows in (np.array([1, 3]), np.arange(4)):
+                prompts = build_prompts(items, rows, model.backbone, 3)
+                with torch.no_grad():
+                    outs.append(model.eval().states(prompts))
+                model._project(prompts).square().sum().backward()
+            trained = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+            found.append((outs, trained))
+        (outs, gradients), (others, found_gradients) = found
+        for one, other in zip(outs, others, strict=True):
+            torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-4)
+        assert gradients.keys() == found_gradients.keys()
+        for name, value in gradients.items():
+            torch.testing.assert_close(
+                found_gradients[name],
+                value,
+                atol=1e-3,
+                rtol=1e-3,
+                msg=lambda m, n=name: f"{n}: {m}",
+            )
 
     def test_targets_of_the_adapter_can_be_chosen(self, folder):
         chosen = settings(folder, "", lora=LoraSettings(targets=("q_proj", "v_proj")))
@@ -347,6 +389,29 @@ class TestPublishing:
         here = ItemTokenizer.from_pretrained(*trained)
         for text in ("a cup nobody has seen", TEXTS[0]):
             assert away.encode(text=text) == here.encode(text=text)
+
+    def test_a_new_process_elsewhere_encodes_an_item_never_seen(self, trained, folder, tmp_path):
+        """Only what was handed on is there: neither the run nor the base model's first place."""
+        shutil.copytree(folder, tmp_path / "base")
+        publish_tokenizer(trained[0], tmp_path / "away" / "shop", name="Shop", reports={})
+        draw_picture(70, 50, seed=3).save(tmp_path / "new.png")
+        program = f"""
+            import json, sys
+            from utgrec import ItemTokenizer
+            tokenizer = ItemTokenizer.from_pretrained("shop", backbone={str(tmp_path / "base")!r})
+            json.dump([tokenizer.encode(text="Never seen.", image=image)
+                       for image in ({str(tmp_path / "new.png")!r}, None)], sys.stdout)
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            cwd=tmp_path / "away", capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = [tuple(codes) for codes in json.loads(done.stdout)]
+        here = ItemTokenizer.from_pretrained(*trained)
+        shown = (tmp_path / "new.png", None)
+        assert found == [here.encode(text="Never seen.", image=image) for image in shown]
+        assert "Apache License" in (tmp_path / "away" / "shop" / "LICENSE").read_text()
 
     def test_it_is_complete_and_says_what_it_is(self, published):
         names = {path.name for path in published.iterdir()}

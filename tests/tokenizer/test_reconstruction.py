@@ -53,7 +53,7 @@ class TestText:
     def logits(self, text, states, positions=4):
         """Logits of every position, (B, T, V)."""
         decoder, embeddings = text
-        return decoder.up(decoder.decoder(states, positions)) @ embeddings.T
+        return decoder.up(decoder.decoder(states)[:, :positions]) @ embeddings.T
 
     def test_the_loss_is_plain_cross_entropy(self, text):
         decoder, embeddings = text
@@ -74,6 +74,22 @@ class TestText:
         out = decoder(draw_states(), tokens, others(tokens, PARTNER), embeddings)
         logits = self.logits(text, draw_states(), 8).transpose(1, 2)
         torch.testing.assert_close(out.own, F.cross_entropy(logits, tokens))
+
+    def test_the_loss_of_an_item_does_not_depend_on_longer_ones_beside_it(self, text):
+        """Neither on how wide the batch is padded for them."""
+        decoder, embeddings = text
+        alone = decoder(draw_states()[1:2], TOKENS[1:2, :1], TOKENS[1:2, :1], embeddings)
+        padded = F.pad(TOKENS[1:2], (0, 4), value=-100)
+        beside = decoder(draw_states()[1:2], padded, padded, embeddings)
+        torch.testing.assert_close(beside.own, alone.own)
+        sizes = (TOKENS >= 0).sum(dim=1)
+        single = [
+            decoder(draw_states()[[row]], TOKENS[[row], :size], NOBODY[:size][None], embeddings).own
+            for row, size in enumerate(sizes.tolist())
+        ]
+        together = decoder(draw_states(), TOKENS, others(TOKENS, NOBODY), embeddings).own
+        mean = (torch.stack(single) * sizes).sum() / sizes.sum()
+        torch.testing.assert_close(together, mean)
 
     def test_partners_do_not_change_the_own_loss(self, text):
         decoder, embeddings = text
@@ -156,20 +172,26 @@ class TestMaskDecoder:
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         hidden = hidden + layer.out(mixed)
         hidden = layer.norm(hidden + layer.feed_forward(hidden))[:, LENGTH:]
-        torch.testing.assert_close(layer(states, POSITIONS), hidden)
+        torch.testing.assert_close(layer(states), hidden)
 
     def test_an_item_does_not_depend_on_the_others(self):
         torch.manual_seed(0)
         layer = shake(MaskDecoder(DIM, WIDTH, 2, LENGTH, POSITIONS))
         states = draw_states()
-        together = layer(states, 4)
+        together = layer(states)
         for item in range(4):
-            torch.testing.assert_close(layer(states[item : item + 1], 4)[0], together[item])
+            torch.testing.assert_close(layer(states[item : item + 1])[0], together[item])
+
+    def test_some_places_are_those_of_all(self):
+        torch.manual_seed(0)
+        layer, states = shake(MaskDecoder(DIM, WIDTH, 2, LENGTH, POSITIONS)), draw_states()
+        places = torch.tensor([3, 0, 19, 7, 7])
+        torch.testing.assert_close(layer(states, places), layer(states).flatten(0, 1)[places])
 
     def test_positions_are_told_apart(self):
         torch.manual_seed(0)
         layer = MaskDecoder(DIM, WIDTH, 2, LENGTH, POSITIONS)
-        out = layer(draw_states(1), POSITIONS)[0]
+        out = layer(draw_states(1))[0]
         assert torch.pdist(out).min() > 1e-3
 
 
@@ -195,7 +217,7 @@ def rebuild(image, states, latents, has_image, partner):
 class TestImage:
     def expected(self, image, rows, targets):
         """The diffusion head's loss of rows' hidden states against the targets' latents."""
-        hidden = image.decoder(draw_states()[rows], GRID)
+        hidden = image.decoder(draw_states()[rows])
         time, noise = image.head.draw(4, GRID, seed=5)
         losses = []
         for draw in range(2):

@@ -144,6 +144,56 @@ class TestLosses:
             if parameter.grad is not None:
                 assert torch.isfinite(parameter.grad).all(), name
 
+    @pytest.mark.parametrize("at_once", [1, 2, 3])
+    def test_a_batch_worked_through_in_parts_is_the_batch_as_one(
+        self, backbone_folder, items, backbone, at_once, monkeypatch
+    ):
+        """States of parts are kept and computed again: all losses and gradients are the same."""
+        read, project = [], TokenizerModel._project
+
+        def counted(self, prompts):
+            read.append(len(prompts.tokens))
+            return project(self, prompts)
+
+        monkeypatch.setattr(TokenizerModel, "_project", counted)
+        found = []
+        for most in (0, at_once):
+            model = shake(make_model(backbone_folder))
+            model.features.config = dataclasses.replace(model.features.config, dropout=0.0)
+            batches = make_batches(items, backbone)
+            batches.at_once = most
+            batch = batches(0)
+            read.clear()
+            losses = model(batch)
+            losses["loss"].backward()
+            assert batch.recompute == bool(most)
+            assert sum(read) == len(batch.rows) * (2 if most else 1)
+            assert not most or max(read) <= most
+            gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+            found.append((losses, gradients))
+        (losses, gradients), (again, others) = found
+        for name in NAMES:
+            torch.testing.assert_close(again[name], losses[name])
+        assert others.keys() == gradients.keys()
+        for name, value in gradients.items():
+            torch.testing.assert_close(others[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+    def test_parts_draw_the_same_noise_when_they_are_computed_again(
+        self, backbone_folder, items, backbone
+    ):
+        """With dropout on, gradients of the second pass are those of the first one's losses."""
+        batches = make_batches(items, backbone)
+        batches.at_once = 2
+        batch = batches(0)
+        gradients = []
+        for again in (True, False):
+            model = shake(make_model(backbone_folder))
+            model.features.config = dataclasses.replace(model.features.config, dropout=0.5)
+            torch.manual_seed(3)
+            model(batch._replace(recompute=again))["loss"].backward()
+            gradients.append(model.queries.grad)
+        torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
     def test_a_lone_item_without_words_picture_and_partner(self, items, backbone, backbone_folder):
         """Nothing to learn from is a loss of nothing but codes, not NaN."""
         batches = make_batches(items, backbone)

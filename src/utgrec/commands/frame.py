@@ -22,9 +22,9 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from utgrec import processes
-from utgrec.console import ConsoleProgress, log_lines, quiet_transformers
+from utgrec.console import ConsoleProgress, log_lines
 from utgrec.errors import BadConfig, Stopped, UTGRecError
-from utgrec.progress import Progress, silent
+from utgrec.progress import Progress, quiet_transformers, silent
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 BY_SIGNAL = 128  # plus the signal's number, as shells count

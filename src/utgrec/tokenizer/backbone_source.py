@@ -13,7 +13,9 @@ from utgrec import storage
 from utgrec.errors import CorruptFile, MissingStage
 
 # What a model's folder holds for us; other formats of the weights are never fetched or read.
-PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+PATTERNS_ALONE = ("*.json", "*.txt", "*.model", "*.jinja")
+PATTERNS = ("*.safetensors", *PATTERNS_ALONE)
+CACHE_VARIABLE = "UTGREC_CACHE"  # names the folder of picture features and latents
 # Bytes read of every weight file for its fingerprint: 64 pieces, evenly spread.
 PIECES, PIECE = 64, 4096
 
@@ -26,8 +28,11 @@ class Source(NamedTuple):
     revision: str  # the commit on the hub; "" for a folder
 
 
-def find_source(name: str, revision: str = "main") -> Source:
+def find_source(name: str, revision: str = "main", *, weights: bool = True) -> Source:
     """The folder of a model, fetched from the hub first if it is not one.
+
+    Args:
+        weights: whether they are needed; without, they are neither fetched nor checked.
 
     Raises:
         MissingStage: neither a folder nor a name on the hub, or the hub cannot be reached.
@@ -37,17 +42,17 @@ def find_source(name: str, revision: str = "main") -> Source:
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         source = Source(folder, name, "")
     else:
-        source = Source(*_fetch(name, revision))
-    check_folder(source.folder)
+        source = Source(*_fetch(name, revision, PATTERNS if weights else PATTERNS_ALONE))
+    check_folder(source.folder, weights=weights)
     return source
 
 
-def _fetch(name: str, revision: str) -> tuple[Path, str, str]:
+def _fetch(name: str, revision: str, patterns: tuple[str, ...]) -> tuple[Path, str, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS)))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     # The hub's client reports a missing network as OSError, ValueError or an error of its own.
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise MissingStage(
@@ -58,7 +63,7 @@ def _fetch(name: str, revision: str) -> tuple[Path, str, str]:
     return folder, name, folder.name
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, weights: bool = True) -> None:
     """Refuse a folder that holds no model, or a model that was only half copied.
 
     Raises:
@@ -67,7 +72,7 @@ def check_folder(folder: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         raise MissingStage(f"{folder} holds no model (config.json is missing); check the path")
-    for path in weight_files(folder):
+    for path in weight_files(folder) if weights else ():
         if not path.is_file():
             raise CorruptFile(
                 f"{path} is missing, though the model's index names it: the model was copied or "
@@ -151,5 +156,5 @@ def _header_length(start: bytes, path: Path, size: int) -> int:
 
 def cache_folder(asked: str) -> Path:
     """Where features and latents are kept: as asked, or `$UTGREC_CACHE`, or ~/.cache/utgrec."""
-    found = asked or os.environ.get("UTGREC_CACHE") or "~/.cache/utgrec"
+    found = asked or os.environ.get(CACHE_VARIABLE) or "~/.cache/utgrec"
     return Path(found).expanduser()

@@ -22,17 +22,12 @@ from torch import Tensor
 from utgrec.config import require
 from utgrec.data.neighbours import Neighbours
 from utgrec.tokenizer.backbone import Backbone, Prompts
-from utgrec.tokenizer.items import ItemInputs, build_prompts
+from utgrec.tokenizer.items import ItemInputs, build_prompts, like_lengths, prompt_lengths
 from utgrec.tokenizer.shapes import round_up
 from utgrec.training.trainer import Share, SharedBatches
 
 # Batches of a shuffled epoch are sorted by length within pools of this many batches.
 POOL = 16
-# Items of a batch are encoded in groups of like length, so that less than this share is padding.
-PADDING = 0.1
-# A process's items by which a group grows: few shapes, as for widths (see shapes.py), and enough
-# work in a call.
-STEP = 8
 
 
 class Pairs(NamedTuple):
@@ -90,6 +85,7 @@ class PairBatches:
         self.seed = seed
         self.at_once = at_once
         self.per_epoch = -(-len(trained) // self.anchors)
+        self._lengths = prompt_lengths(items, backbone, code_length)
         self._graph = sparse.csr_matrix(
             (np.ones(len(neighbours.items), bool), neighbours.items, neighbours.offsets),
             shape=(len(items), len(items)),
@@ -144,7 +140,7 @@ class PairBatches:
             f"a batch of {len(rows)} items cannot be shared by {count} processes; use fewer, or a "
             "larger batch_size",
         )
-        groups = like_lengths(self.items.lengths[rows], count, self.at_once)
+        groups = like_lengths(self._lengths[rows], count, self.at_once)
         own = [group[number::count] for group in groups]
         everyone = [np.concatenate([group[i::count] for group in groups]) for i in range(count)]
         picture = self.items.latent_rows[rows]
@@ -171,7 +167,7 @@ class PairBatches:
     def _shuffle(self, epoch: int) -> list[npt.NDArray[np.int64]]:
         rng = np.random.default_rng([self.seed, 0, epoch])
         order = rng.permutation(self.trained)
-        lengths = self.items.lengths
+        lengths = self._lengths
         batches: list[npt.NDArray[np.int64]] = []
         for start in range(0, len(order), POOL * self.anchors):
             pool = order[start : start + POOL * self.anchors]
@@ -190,35 +186,6 @@ def pair(anchors: npt.NDArray[np.int64], partners: npt.NDArray[np.int64], seed: 
     partner[second[real]] = first[real]
     partner[first[real]] = second[real]
     return Pairs(rows, partner, seed)
-
-
-def like_lengths(
-    lengths: npt.NDArray[np.int64], count: int, at_once: int
-) -> list[npt.NDArray[np.int64]]:
-    """Cut N items into groups of like length, of which less than PADDING is padding if it can be.
-
-    Every one of `count` processes takes a share of every group, so all do the same calls in the
-    same order. A share is of at most `at_once` items, if that is not 0.
-
-    Shapes: (N,) → arrays that hold every place of 0 … N - 1 once.
-    """
-    order = np.argsort(lengths, kind="stable")
-    total, most = len(order), at_once * count or len(order)
-    step = min(STEP * count, most)
-    groups, start = [], 0
-    while start < total:
-        end = min(start + step, total)
-        while (wider := min(end + step, total)) > end and wider - start <= most:
-            group = lengths[order[start:wider]]
-            if group.sum() < (1 - PADDING) * group[-1] * len(group):
-                break
-            end = wider
-        # No process may be left without an item of a group: what is too small joins the last one.
-        if total - end < count:
-            end = total
-        groups.append(order[start:end])
-        start = end
-    return groups
 
 
 def _pad(words: list[npt.NDArray[np.int64]]) -> Tensor:

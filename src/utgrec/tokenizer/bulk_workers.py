@@ -15,7 +15,7 @@ import torch
 from utgrec import processes, storage
 from utgrec.config import require
 from utgrec.errors import MissingDependency
-from utgrec.progress import Progress, silent
+from utgrec.progress import Progress, quiet_transformers, silent
 from utgrec.tokenizer.bulk import (
     PLAN,
     STAGE,
@@ -105,6 +105,7 @@ _encoder: list[ShardEncoder] = []  # of a worker process, opened once
 
 def _open(plan: BulkPlan, out: Path, settings: BulkSettings, threads: int) -> None:
     torch.set_num_threads(threads)
+    quiet_transformers()
     _encoder[:] = [ShardEncoder(plan, out, settings.images, settings.at_once)]
 
 
@@ -171,6 +172,7 @@ def _ray_actor() -> Callable[..., Any]:
 
     class Actor:
         def __init__(self, plan: BulkPlan, out: Path, images: Path | None, at_once: int) -> None:
+            quiet_transformers()
             self.shards = {shard.number: shard for shard in plan.shards}
             self.encoder = ShardEncoder(plan, out, images, at_once)
 

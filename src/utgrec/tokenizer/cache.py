@@ -9,7 +9,6 @@ Shapes: n pictures of a shard · M rows · F width of a row.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -36,7 +35,6 @@ log = logging.getLogger(__name__)
 GIB = 2**30
 SETTINGS, ROWS, INDEX = "settings.json", ".rows", ".index.safetensors"
 STALE_S = 86_400
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Found(NamedTuple):
@@ -245,8 +243,8 @@ def _writing(folder: Path) -> Iterator[None]:
     """Turns what a disk can refuse into an error that says what to do."""
     try:
         yield
-    except OSError as error:
-        what = "the disk is full" if error.errno in FULL else f"it cannot be written ({error})"
+    except (OSError, SafetensorError) as error:
+        what = "the disk is full" if storage.is_full(error) else f"it cannot be written ({error})"
         raise StorageError(
             f"the cache {folder}: {what}; what is finished stays. Free some room or give another "
             "folder (cache, or $UTGREC_CACHE), and run it again"

@@ -7,7 +7,7 @@ Shapes: N items · M picture tokens · G latents of a picture · C latent channe
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,11 @@ from utgrec.tokenizer.workers import in_workers
 
 log = logging.getLogger(__name__)
 TEXTS_AT_ONCE = 2000
+# Items are encoded in groups of like length, so that less than this share is padding.
+PADDING = 0.1
+# A process's items by which a group grows: few shapes, as for widths (see shapes.py), and enough
+# work in a call.
+STEP = 8
 
 
 class ItemInputs(NamedTuple):
@@ -47,12 +52,6 @@ class ItemInputs(NamedTuple):
     def with_summary(self, summary: Tensor) -> "ItemInputs":
         """The same items with other features, (N, F)."""
         return ItemInputs(**{**self._asdict(), "summary": summary})
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Words and picture tokens of every item, (N,): what decides how long a prompt is."""
-        words = np.array([len(ids) for ids in self.words], dtype=np.int64)
-        return words + self.features.counts
 
 
 def read_items(
@@ -174,14 +173,48 @@ def build_prompts(
     )
 
 
-def padding_share(prompts: Prompts) -> float:
-    """Share of the places that the backbone computes for nothing."""
-    return 1 - int(prompts.lengths.sum()) / max(prompts.tokens.numel(), 1)
+def prompt_lengths(
+    items: ItemInputs, backbone: Backbone, code_length: int
+) -> npt.NDArray[np.int64]:
+    """Tokens of every item's prompt, the code queries included, without padding: (N,)."""
+    nothing = np.zeros(0, dtype=np.int64)
+    shown = items.features.counts > 0
+    words = np.array([len(ids) for ids in items.words], dtype=np.int64)
+    lengths = words + items.features.counts + code_length
+    for picture, grid in ((True, (1, 1)), (False, (0, 0))):
+        if (shown == picture).any():
+            frame = len(backbone.layout(nothing, grid).tokens) - int(picture)
+            lengths = lengths + frame * (shown == picture)
+    return lengths
 
 
-def by_length(
-    items: ItemInputs, rows: npt.NDArray[np.int64], size: int
-) -> Iterable[npt.NDArray[np.int64]]:
-    """Cut rows into batches of similar prompt length, so that little is padding."""
-    order = rows[np.argsort(items.lengths[rows], kind="stable")]
-    return (order[start : start + size] for start in range(0, len(order), size))
+def like_lengths(
+    lengths: npt.NDArray[np.int64], count: int, at_once: int
+) -> list[npt.NDArray[np.int64]]:
+    """Cut N items into groups of like length, of which less than PADDING is padding if it can be.
+
+    A batch is as wide as the next round number, so items below the same one are alike.
+
+    Every one of `count` processes takes a share of every group, so all do the same calls in the
+    same order. A share is of at most `at_once` items, if that is not 0.
+
+    Shapes: (N,) → arrays that hold every place of 0 … N - 1 once.
+    """
+    order = np.argsort(lengths, kind="stable")
+    total, most = len(order), at_once * count or len(order)
+    step = min(STEP * count, most)
+    groups, start = [], 0
+    while start < total:
+        end = min(start + step, total)
+        while (wider := min(end + step, total)) > end and wider - start <= most:
+            group = lengths[order[start:wider]]
+            width, before = round_up(int(group[-1])), round_up(int(lengths[order[end - 1]]))
+            if width > before and group.sum() < (1 - PADDING) * width * len(group):
+                break
+            end = wider
+        # No process may be left without an item of a group: what is too small joins the last one.
+        if total - end < count:
+            end = total
+        groups.append(order[start:end])
+        start = end
+    return groups

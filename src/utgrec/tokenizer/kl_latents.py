@@ -7,7 +7,6 @@ Shapes: B pictures · G latents of a picture · C latent channels.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from utgrec import storage
 from utgrec.config import require
 from utgrec.errors import CorruptFile, MissingDependency, MissingStage, SettingsMismatch
 from utgrec.tokenizer.backbone_source import fingerprint_folder
-from utgrec.tokenizer.latents import square_pixels
+from utgrec.tokenizer.latents import SquareCodec
 
 KL_FILE = "autoencoder.json"
 
@@ -54,8 +53,10 @@ class KLLatentsConfig:
         return (self.side // self.downsample) ** 2
 
 
-class KLLatents:
+class KLLatents(SquareCodec):
     """Pictures to the means of their posterior, and back; the autoencoder opens when it is used."""
+
+    config: KLLatentsConfig
 
     def __init__(self, config: KLLatentsConfig, fingerprint: str = "") -> None:
         """`fingerprint` is that of the autoencoder it was trained with; "" takes any."""
@@ -64,23 +65,9 @@ class KLLatents:
         self._model: Any = None
 
     @property
-    def grid(self) -> int:
-        """Latents per picture, G."""
-        return self.config.grid
-
-    @property
-    def channels(self) -> int:
-        """Numbers of a latent, C."""
-        return self.config.channels
-
-    @property
     def dtype(self) -> torch.dtype:
         """Type in which latents are kept: rounding in float16 is far below their noise."""
         return torch.float16
-
-    def prepare(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Pixels of pictures made square: (B, side, side, 3), uint8."""
-        return square_pixels(pictures, self.config.side)
 
     @torch.no_grad()
     def encode_prepared(self, pixels: Tensor) -> Tensor:
@@ -91,10 +78,6 @@ class KLLatents:
         latents = model.encode(values).latent_dist.mode() * self.config.scale  # (B, C, h, w)
         out: Tensor = latents.flatten(2).transpose(1, 2).to(self.dtype)
         return out
-
-    def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Latents of pictures: (B, G, C)."""
-        return self.encode_prepared(self.prepare(pictures))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[Image.Image]:

@@ -6,6 +6,7 @@ becomes C whitened components, so that a diffusion head can learn them at unit v
 Shapes: B pictures · G patches of a picture · C latent channels.
 """
 
+import abc
 import dataclasses
 import hashlib
 from collections.abc import Sequence
@@ -77,8 +78,54 @@ class Codec(Protocol):
         """Write what is needed to open it again."""
 
 
-class PatchPCA:
+class Sizes(Protocol):
+    """What codecs of square pictures are configured with."""
+
+    @property
+    def side(self) -> int:
+        """Pictures are resized to side × side pixels."""
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a latent, C."""
+
+    @property
+    def grid(self) -> int:
+        """Latents per picture, G."""
+
+
+class SquareCodec(abc.ABC):
+    """What codecs have in common that make pictures square first."""
+
+    config: Sizes
+
+    @property
+    def grid(self) -> int:
+        """Latents per picture, G."""
+        return self.config.grid
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a latent, C."""
+        return self.config.channels
+
+    def prepare(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Pixels of pictures made square: (B, side, side, 3), uint8."""
+        return square_pixels(pictures, self.config.side)
+
+    def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Latents of pictures: (B, G, C)."""
+        return self.encode_prepared(self.prepare(pictures))
+
+    @abc.abstractmethod
+    def encode_prepared(self, pixels: Tensor) -> Tensor:
+        """Latents of square pictures. Shapes: (B, side, side, 3) → (B, G, C)."""
+
+
+class PatchPCA(SquareCodec):
     """Pictures to latents and back."""
+
+    config: LatentsConfig
 
     def __init__(self, config: LatentsConfig, mean: Tensor, components: Tensor, scale: Tensor):
         self.config = config
@@ -108,31 +155,13 @@ class PatchPCA:
         return cls(config, mean.float(), vectors.T.float().contiguous(), scale.float())
 
     @property
-    def grid(self) -> int:
-        """Latents per picture, G."""
-        return self.config.grid
-
-    @property
-    def channels(self) -> int:
-        """Numbers of a latent, C."""
-        return self.config.channels
-
-    @property
     def dtype(self) -> torch.dtype:
         """Type in which latents are kept."""
         return torch.float32
 
-    def prepare(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Pixels of pictures made square: (B, side, side, 3), uint8."""
-        return square_pixels(pictures, self.config.side)
-
     def encode_prepared(self, pixels: Tensor) -> Tensor:
         """Latents of square pictures. Shapes: (B, side, side, 3) → (B, G, C), float32."""
         return (_patches(pixels, self.config) - self.mean) @ self.components.T / self.scale
-
-    def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Latents of pictures: (B, G, C), float32."""
-        return self.encode_prepared(self.prepare(pictures))
 
     def describe(self) -> dict[str, Any]:
         """Everything that latents depend on, beside the picture."""

@@ -23,12 +23,18 @@ from utgrec.errors import CorruptFile, MissingStage, SettingsMismatch
 from utgrec.progress import Progress, silent
 from utgrec.tokenizer.backbone import Backbone
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
-from utgrec.tokenizer.backbone_source import cache_folder, find_source, fingerprint_folder
+from utgrec.tokenizer.backbone_source import (
+    CACHE_VARIABLE,
+    cache_folder,
+    find_source,
+    fingerprint_folder,
+)
 from utgrec.tokenizer.company import Floats, company_directions
 from utgrec.tokenizer.items import (
     ItemInputs,
     build_prompts,
-    by_length,
+    like_lengths,
+    prompt_lengths,
     read_contents,
     read_items,
 )
@@ -138,11 +144,15 @@ class ItemTokenizer:
 
     @property
     def cache(self) -> Path | None:
-        """Folder that keeps picture features; None where they are quick to make."""
+        """Folder that keeps picture features.
+
+        A small model of our own makes them in seconds, and only its own run has a use for them:
+        they are kept only where `$UTGREC_CACHE` names a folder.
+        """
         settings = self.config.backbone
         if isinstance(settings, PretrainedBackboneConfig):
             return cache_folder(settings.machine.cache)
-        return None
+        return cache_folder("") if os.environ.get(CACHE_VARIABLE) else None
 
     def add_company(self, items: ItemInputs, split: Split) -> ItemInputs:
         """Tell the items of one domain apart by what its training histories show, too."""
@@ -169,7 +179,9 @@ class ItemTokenizer:
         done = places = used = 0
         device = self.model.queries.device
         wanted = np.arange(len(items)) if rows is None else rows
-        for rows in by_length(items, wanted, ENCODE_AT_ONCE):
+        lengths = prompt_lengths(items, self.model.backbone, quantizer.code_length)[wanted]
+        for group in like_lengths(lengths, 1, ENCODE_AT_ONCE):
+            rows = wanted[group]
             prompts = build_prompts(items, rows, self.model.backbone, quantizer.code_length)
             places += prompts.tokens.numel()
             used += int(prompts.lengths.sum())

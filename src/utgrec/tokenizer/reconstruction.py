@@ -38,14 +38,19 @@ class Noised(NamedTuple):
 
 
 class MaskDecoder(nn.Module):
-    """One bidirectional Transformer layer over [states; mask tokens with positions]."""
+    """One bidirectional Transformer layer over [states; mask tokens with positions].
+
+    Masks are the same for all items, so what they see of one another is computed once for all; an
+    item adds its codes. All masks are seen always, so what is said of an item does not depend on
+    the items beside it. Rows of the codes are left out: nothing reads them after the attention.
+    """
 
     def __init__(self, dim: int, width: int, heads: int, code_length: int, positions: int) -> None:
         super().__init__()
         self.heads = heads
         self.enter = nn.Linear(dim, width)
         self.code_position = nn.Parameter(torch.randn(code_length, width) * 0.02)  # (L, W)
-        self.mask = nn.Parameter(torch.randn(positions, width) * 0.02)  # (positions, W)
+        self.mask = nn.Parameter(torch.randn(positions, width) * 0.02)  # (P, W)
         self.attention_norm = nn.LayerNorm(width)
         self.mix = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -54,28 +59,45 @@ class MaskDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, states: Tensor, positions: int) -> Tensor:
-        """What stands at each of the first `positions`. Shapes: (B, L, D) → (B, positions, W)."""
-        codes = self.enter(states) + self.code_position  # (B, L, W)
-        masks = self.mask[:positions].expand(len(states), -1, -1)  # (B, positions, W)
-        hidden = torch.cat([codes, masks], dim=1)
-        hidden = hidden + self._attend(self.attention_norm(hidden))
-        # Nothing reads the codes' own rows after the only attention.
-        hidden = hidden[:, codes.shape[1] :]
+    def forward(self, states: Tensor, places: Tensor | None = None) -> Tensor:
+        """What stands at all positions, or only at some places: position + P · row of an item.
+
+        Shapes: states (B, L, D), places (M,) → (B, P, W) or (M, W).
+        """
+        hidden = self._attend(self.enter(states) + self.code_position)  # (B, P, W)
+        mask: Tensor = self.mask
+        if places is not None:
+            hidden = hidden.flatten(0, 1).index_select(0, places)
+            mask = F.embedding(places % len(mask), mask)
+        hidden = mask + self.out(hidden)
         out: Tensor = self.norm(hidden + self.feed_forward(hidden))
         return out
 
-    def _attend(self, hidden: Tensor) -> Tensor:
-        # Plain products: the fused attention's backward pass is slow on CPUs (see Backbone).
-        batch, length, width = hidden.shape
+    def _attend(self, codes: Tensor) -> Tensor:
+        """What every mask takes from masks and codes. Shapes: (B, L, W) → (B, P, W)."""
+        width = codes.shape[-1]
         query, key, value = (
-            part.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
-            for part in self.mix(hidden).chunk(3, dim=-1)
-        )  # (B, heads, L + positions, W / heads)
-        scores = query @ key.transpose(2, 3) * (width // self.heads) ** -0.5
-        mixed = scores.softmax(dim=-1).to(value.dtype) @ value
-        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
-        return out
+            self._by_head(part)
+            for part in self.mix(self.attention_norm(self.mask))[None].chunk(3, dim=-1)
+        )  # (1, heads, P, W / heads)
+        _, code_key, code_value = (
+            self._by_head(part) for part in self.mix(self.attention_norm(codes)).chunk(3, dim=-1)
+        )  # (B, heads, L, W / heads)
+        query = query * (width // self.heads) ** -0.5
+        among = (query @ key.transpose(2, 3)).float()  # (1, heads, P, P)
+        masks = among.softmax(dim=-1).to(value.dtype) @ value  # (1, heads, P, W / heads)
+        # All masks together weigh as much as one key with the log-sum-exp of their scores.
+        together = among.logsumexp(dim=-1, keepdim=True)  # (1, heads, P, 1)
+        scores = (query @ code_key.transpose(2, 3)).float()  # (B, heads, P, L)
+        weights = torch.cat([scores, together.expand(len(codes), -1, -1, -1)], dim=-1)
+        weights = weights.softmax(dim=-1).to(value.dtype)
+        mixed: Tensor = weights[..., :-1] @ code_value + weights[..., -1:] * masks
+        return mixed.transpose(1, 2).flatten(2)
+
+    def _by_head(self, part: Tensor) -> Tensor:
+        """Shapes: (B, n, W) → (B, heads, n, W / heads)."""
+        batch, length, width = part.shape
+        return part.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
 
 class TextDecoder(nn.Module):
@@ -101,16 +123,16 @@ class TextDecoder(nn.Module):
         if not bool(wanted.any()):
             zero = states.sum() * 0.0
             return Reconstruction(zero, zero)
-        hidden = self.decoder(states, tokens.shape[1]).flatten(0, 1)  # (B·T, W)
-        places = torch.nonzero(wanted.flatten()).squeeze(1)
-        own, other = tokens.flatten()[places], others.flatten()[places]
-        # Filled up to whole chunks, with rows that have no target: fewer shapes to compile.
-        spare = round_up(len(places), CHUNK) - len(places)
+        items, positions = torch.nonzero(wanted, as_tuple=True)  # (M,) twice
         places, own, other = (
-            F.pad(places, (0, spare)),
-            *(F.pad(target, (0, spare), value=-100) for target in (own, other)),
+            items * len(self.decoder.mask) + positions,
+            tokens[wanted],
+            others[wanted],
         )
-        hidden = self.up(hidden[places])  # (M, H)
+        # Filled up to whole chunks, with rows that have no target: fewer shapes to compile.
+        spare = (0, round_up(len(places), CHUNK) - len(places))
+        own, other = (F.pad(target, spare, value=-100) for target in (own, other))
+        hidden = self.up(self.decoder(states, F.pad(places, spare)))  # (M, H)
         embeddings = embeddings.to(hidden.dtype)
         # -log p(target) = log-sum-exp - logit of the target; the sum serves both targets.
         total = chunked_logsumexp(hidden, embeddings)  # (M,)
@@ -147,13 +169,14 @@ class ImageDecoder(nn.Module):
             Scalars; exactly 0 where nobody has a picture.
         """
         used, place = torch.unique(torch.cat([own_rows, other_rows]), return_inverse=True)
-        hidden = self.decoder(states[used], self.grid)  # (used, G, W)
+        hidden = self.decoder(states[used])  # (used, G, W)
         return Reconstruction(
-            self._loss(hidden[place[: len(own_rows)]], own),
-            self._loss(hidden[place[len(own_rows) :]], other),
+            self.loss(hidden[place[: len(own_rows)]], own),
+            self.loss(hidden[place[len(own_rows) :]], other),
         )
 
-    def _loss(self, hidden: Tensor, target: Noised) -> Tensor:
+    def loss(self, hidden: Tensor, target: Noised) -> Tensor:
+        """Noise-prediction error of some pictures. Shape: (M, G, W) → scalar."""
         return self.head.loss(
             target.latents.flatten(0, 1),
             hidden.flatten(0, 1),

@@ -71,16 +71,38 @@ def create_tiny_backbone(
         texts: what the vocabulary is trained on.
         pictures: what the patch embedding is fitted on; a few thousand are plenty, none is fine.
     """
-    from transformers import Qwen2VLConfig, Qwen2VLModel
+    from transformers import Qwen2VLModel
+
+    words, processor = tiny_processors(texts, config)
+    words.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = Qwen2VLModel(tiny_model_config(words, config))
+    if pictures:
+        patches = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+        weight = model.visual.patch_embed.proj.weight
+        with torch.no_grad():
+            weight.copy_(_principal_patches(patches, config.vision_width).view_as(weight))
+        _centre_pictures(model, processor, pictures)
+    ids = words(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    _start_from_topics(model.language_model.embed_tokens.weight, ids)
+    model.save_pretrained(folder)
+
+
+def tiny_processors(texts: Sequence[str], config: TinyBackboneConfig) -> tuple[Any, Any]:
+    """The text tokenizer, whose vocabulary is trained on `texts`, and the picture processor."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    words = _train_words(texts, config.vocabulary)
-    words.save_pretrained(folder)
     side = 28 * 28
-    processor = Qwen2VLImageProcessorPil(
-        size={"shortest_edge": 4 * side, "longest_edge": config.picture_tokens * side}
-    )
-    processor.save_pretrained(folder)
+    size = {"shortest_edge": 4 * side, "longest_edge": config.picture_tokens * side}
+    return _train_words(texts, config.vocabulary), Qwen2VLImageProcessorPil(size=size)
+
+
+def tiny_model_config(words: Any, config: TinyBackboneConfig) -> Any:
+    """The configuration of the model around a text tokenizer."""
+    from transformers import Qwen2VLConfig
+
     head = config.hidden_size // config.heads
     text_config = {
         "vocab_size": len(words),
@@ -110,27 +132,14 @@ def create_tiny_backbone(
         "initializer_range": config.vision_width**-0.5 / 2,
     }
     token = words.convert_tokens_to_ids
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = Qwen2VLModel(
-            Qwen2VLConfig(
-                text_config=text_config,
-                vision_config=vision_config,
-                image_token_id=token(PICTURE),
-                video_token_id=token(VIDEO),
-                vision_start_token_id=token(VISION_START),
-                vision_end_token_id=token(VISION_END),
-            )
-        )
-    if pictures:
-        patches = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
-        weight = model.visual.patch_embed.proj.weight
-        with torch.no_grad():
-            weight.copy_(_principal_patches(patches, config.vision_width).view_as(weight))
-        _centre_pictures(model, processor, pictures)
-    ids = words(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    _start_from_topics(model.language_model.embed_tokens.weight, ids)
-    model.save_pretrained(folder)
+    return Qwen2VLConfig(
+        text_config=text_config,
+        vision_config=vision_config,
+        image_token_id=token(PICTURE),
+        video_token_id=token(VIDEO),
+        vision_start_token_id=token(VISION_START),
+        vision_end_token_id=token(VISION_END),
+    )
 
 
 @torch.no_grad()

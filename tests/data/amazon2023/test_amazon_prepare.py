@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from amazon_shop import CATEGORY, T0, item, review, some_shop, write
-from interruptions import fill_disk, kill_some
 
+from interruptions import fill_disk, kill_some
 from utgrec.catalog import Domain
 from utgrec.data.amazon2023.parts import ThisMachine
 from utgrec.data.amazon2023.prepare import AmazonOptions, prepare_amazon

@@ -92,8 +92,14 @@ class PicturesOnly(Family):
         return F.layer_norm(pooled, pooled.shape[-1:]).flatten(0, 1)
 
     def count_tokens(self, height: int, width: int) -> int:
-        """Picture tokens that a picture of so many pixels becomes, at most."""
-        return SIDE**2
+        """Picture tokens that a picture of so many pixels becomes, at most.
+
+        Nearly all processors make pictures of one size, and tell it.
+        """
+        shown, patch = self.picture_processor, _patch(self.model.config)
+        size = getattr(shown, "crop_size", None) or shown.size
+        sides = [getattr(size, "height", None), getattr(size, "width", None)]
+        return int(np.prod([min(SIDE, side // patch) if side else SIDE for side in sides]))
 
     def _pad_token(self) -> int:
         return 0
