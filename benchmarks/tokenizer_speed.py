@@ -36,9 +36,9 @@ from utgrec.estimate import KNOWN, UTILISATION, estimate_tokenizer
 from utgrec.progress import quiet_transformers
 from utgrec.recipes import find_recipe
 from utgrec.stages import Workspace, peak_memory_mib
+from utgrec.storage import CACHE_VARIABLE
 from utgrec.tokenizer import train as stage
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
-from utgrec.tokenizer.backbone_source import CACHE_VARIABLE
 from utgrec.tokenizer.batches import PairBatches
 from utgrec.tokenizer.items import read_items
 from utgrec.tokenizer.model import TokenizerModel

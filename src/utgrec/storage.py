@@ -37,6 +37,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 # What to do about a full disk, where nobody knows better.
 AGAIN = "what was finished stays: free some room and run the same command again to continue"
+CACHE_VARIABLE = "UTGREC_CACHE"  # names the folder of what may be made again
 ELSEWHERE_S = 86_400  # what another machine has not touched for so long is taken as left behind
 
 
@@ -70,6 +71,12 @@ class Manifest:
     def recipe_fingerprint(self) -> str:
         """Identifies what the content was made from: configuration and inputs."""
         return recipe_fingerprint(self.stage, self.config, self.inputs)
+
+
+def cache_folder(asked: str = "") -> Path:
+    """Where what may be made again is kept: as asked, or `$UTGREC_CACHE`, or ~/.cache/utgrec."""
+    found = asked or os.environ.get(CACHE_VARIABLE) or "~/.cache/utgrec"
+    return Path(found).expanduser()
 
 
 def recipe_fingerprint(stage: str, config: Any, inputs: dict[str, str]) -> str:

@@ -7,6 +7,8 @@ import torch
 from utgrec.decoding import BeamSearch, CodeTrie, LeanCausal, exact_causal_scores
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.histories import HistoryEncoder
+from utgrec.recommender.item_vectors import catalog_keys
+from utgrec.recommender.item_words import PLACES, pack
 from utgrec.recommender.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop",))
@@ -16,13 +18,17 @@ VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop
 def shop() -> tuple[CausalRecommender, np.ndarray, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     sizes = CausalSizes(width=32, feed_forward=48, heads=4, trunk_layers=3, distances=6)
-    model = CausalRecommender(sizes, VOCABULARY).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.15 * torch.randn_like(parameter))
     rng = np.random.default_rng(0)
     places = rng.permutation(8 * 16 * 16)[:300]
     codes = np.stack(np.unravel_index(places, (8, 16, 16)), axis=1).astype(np.int16)
+    keys = catalog_keys(VOCABULARY, "shop", codes)
+    model = CausalRecommender(sizes, VOCABULARY, known=keys[:200]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.15 * torch.randn_like(parameter))
+    assert model.words is not None
+    words = torch.randint(0, PLACES, (280, 5))
+    model.words.read(pack(keys[:280], words, torch.full(words.shape, 0.4)))
     encoder = HistoryEncoder("shop", codes, VOCABULARY, max_items=10)
     histories = [rng.integers(0, 300, size) for size in (1, 10, 0, 4, 14, 2)]
     tokens, mask = encoder.encode(histories)

@@ -30,6 +30,7 @@ from utgrec.recommender.contents import ContentsConfig, compare_contents
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
 from utgrec.recommender.item_vectors import item_keys, token_bits
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
+from utgrec.recommender.networks import show_words
 from utgrec.recommender.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop",))
@@ -64,8 +65,10 @@ class Shop:
         split = Split(train=train, offsets=offsets, valid=held, test=held)
         coded = CodedDomain("shop", self.codes, split)
         self.memory = count_companions([coded], VOCABULARY, CompanionsConfig(neighbours=9))
-        texts = [" ".join(f"word{word}" for word in rng.integers(0, 60, 8)) for _ in range(ITEMS)]
+        texts = [" ".join(f"word{word}" for word in rng.integers(0, 150, 8)) for _ in range(ITEMS)]
         self.said = compare_contents([coded], [texts], VOCABULARY, ContentsConfig(neighbours=7))
+        assert (self.said.alike.similar > 0).float().mean() > 0.9
+        show_words(self.model, [coded], VOCABULARY, self.said)
 
     def companions(self, memory: Companions | None = None) -> CatalogCompanions:
         return CatalogCompanions(memory or self.memory, VOCABULARY, "shop", self.codes)
@@ -116,7 +119,8 @@ def test_scores_of_the_table_are_those_of_the_network(shop: Shop) -> None:
     assert items is not None
     tokens = VOCABULARY.to_tokens(torch.from_numpy(shop.codes.astype(np.int64)))
     domain = torch.full((ITEMS,), VOCABULARY.domain_token("shop"))
-    vectors = model.code_vectors(tokens) + items(domain, tokens)
+    assert model.words is not None and model.words(domain, tokens).any()
+    vectors = model.code_vectors(tokens) + items(domain, tokens) + model.words(domain, tokens)
     assert not torch.allclose(vectors[:150], model.code_vectors(tokens)[:150])
     history = tokens[torch.from_numpy(shop.histories[3])][None]
     state = model.read(domain[:1], history)[:, -1]

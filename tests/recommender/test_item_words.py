@@ -15,7 +15,7 @@ ITEMS = VOCABULARY.to_tokens(torch.tensor([[0, 1, 2], [3, 4, 5], [7, 15, 15]]))
 A = torch.full((3,), VOCABULARY.domain_token("a"))
 B = torch.full((3,), VOCABULARY.domain_token("b"))
 WORDS = torch.tensor([[5, 9], [PLACES - 1, 5], [0, 0]])
-WEIGHTS = torch.tensor([[0.6, 0.8], [1.0, 0.25], [0.0, 0.0]])
+WEIGHTS = torch.tensor([[0.6, 0.8], [1.0, 0.25], [0.5, 0.0]])
 
 
 def make() -> ItemWords:

@@ -9,12 +9,14 @@ from test_train_recommender import CONFIG, SIZES, codes_of, validator, write, wr
 
 from utgrec import storage
 from utgrec.errors import BadConfig, SettingsMismatch
-from utgrec.recommender.causal import WindowBatch
+from utgrec.recommender.causal import CausalSizes, WindowBatch
 from utgrec.recommender.domain_tokens import copy_token, leave_unnamed
+from utgrec.recommender.item_vectors import catalog_keys
 from utgrec.recommender.lend import lend_recommender
 from utgrec.recommender.prefixes import PrefixBatch
 from utgrec.recommender.t5 import T5Recommender
 from utgrec.recommender.train import (
+    coded_domain,
     continue_recommender,
     read_recommender,
     train_recommender,
@@ -174,6 +176,54 @@ class TestZeroShot:
         folder, domains = shops
         with pytest.raises(SettingsMismatch, match="codes given for domain 'three'"):
             lend_recommender(bases / "both", domains[2], folder / "codes one", tmp_path / "out")
+
+
+CAUSAL = dataclasses.replace(
+    SHORT, sizes=CausalSizes(width=16, feed_forward=16, heads=2, trunk_layers=1)
+)
+
+
+@pytest.fixture(scope="module")
+def base(shops, tmp_path_factory):
+    """A decoder-only recommender of two domains."""
+    out = tmp_path_factory.mktemp("words") / "base"
+    fit(shops, [0, 1], out, CAUSAL)
+    return out
+
+
+class TestWords:
+    """Which items a decoder-only recommender can read the words of, and what a base has learned."""
+
+    def readable(self, run, domains):
+        """Whether the items of these domains, and no others, have words in a finished run."""
+        model, vocabulary, _ = read_recommender(run)
+        folder = domains[0].folder.parent
+        expected = [
+            catalog_keys(vocabulary, each.name, coded_domain(each, path).codes)
+            for each, path in zip(domains, codes_of(folder, domains), strict=True)
+        ]
+        return torch.equal(model.words.table[:, 0], torch.cat(expected).sort().values)
+
+    def test_it_reads_all_items_that_it_is_trained_on(self, base, shops):
+        assert self.readable(base, shops[1][:2])
+
+    def test_going_on_it_reads_the_new_domains_and_keeps_what_words_mean(
+        self, base, shops, tmp_path
+    ):
+        slow = dataclasses.replace(
+            CAUSAL, trainer=dataclasses.replace(TRAINER, learning_rate=1e-12)
+        )
+        fit(shops, [2], tmp_path / "out", slow, start=base)
+        assert self.readable(tmp_path / "out", shops[1][2:])
+        before, after = (read_recommender(run)[0] for run in (base, tmp_path / "out"))
+        torch.testing.assert_close(before.words.vectors.weight, after.words.vectors.weight)
+
+    def test_lent_it_reads_the_new_domain(self, base, shops, tmp_path):
+        folder, domains = shops
+        lend_recommender(base, domains[2], folder / "codes three", tmp_path / "out")
+        assert self.readable(tmp_path / "out", domains[2:])
+        before, after = (read_recommender(run)[0] for run in (base, tmp_path / "out"))
+        assert torch.equal(before.words.vectors.weight, after.words.vectors.weight)
 
 
 class TestUnnamed:

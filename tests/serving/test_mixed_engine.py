@@ -85,6 +85,9 @@ def test_a_new_item_is_found_by_what_it_says(mixed):
         ]
     )
     engine = Engine(store)
+    recommender = engine._recommender
+    for model in (recommender.network, recommender.lean):
+        assert len(model.words.table) == len(catalog) + 2
     for history in ((like.item_id,), (catalog.item_ids[50], like.item_id)):
         answer = one(engine, history=history, k=len(catalog))
         place = {

@@ -10,12 +10,12 @@ from small_items import small_config, write_small_domain
 from utgrec.catalog import Domain
 from utgrec.errors import MissingStage
 from utgrec.estimate import estimate_tokenizer
+from utgrec.storage import CACHE_VARIABLE
 from utgrec.tokenizer.backbone_config import (
     LoraSettings,
     MachineSettings,
     PretrainedBackboneConfig,
 )
-from utgrec.tokenizer.backbone_source import CACHE_VARIABLE
 from utgrec.tokenizer.items import prompt_lengths
 from utgrec.tokenizer.pretrained import ItemTokenizer
 from utgrec.tokenizer.train import train_tokenizer

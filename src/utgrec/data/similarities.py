@@ -71,7 +71,7 @@ def most_similar(
             common = (taken[start : start + _ROWS] @ taken.T).tocsr()
             common.sort_indices()  # the same pattern as `block`: products of positive numbers
             block.data *= common.data / (common.data + shrink)
-        _keep_best(block, Similarities(items, values), start, self_similar)
+        _keep_best(block, Similarities(items, values), start, None if self_similar else start)
     return Similarities(items, values)
 
 
@@ -90,21 +90,30 @@ def nearest(
     for start in range(0, vectors.shape[0], _ROWS):
         block = (vectors[start : start + _ROWS] @ columns).tocsr()  # (rows, N)
         block.sort_indices()
-        found = Similarities(items, values)
-        _keep_best(block, found, start, first is None, 0 if first is None else first)
+        own = None if first is None else first + start
+        _keep_best(block, Similarities(items, values), start, own)
     return Similarities(items, values)
 
 
-def _keep_best(
-    block: Any, out: Similarities, start: int, self_similar: bool, first: int = 0
-) -> None:
-    """Write the best of each row of a block of similarities into the rows from `start` on."""
+def unit_rows(vectors: Any) -> Any:
+    """Each row of a sparse matrix divided by its length; rows of zeros stay."""
+    norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
+    out = vectors.copy()
+    out.data /= np.repeat(norms, np.diff(out.indptr))
+    return out
+
+
+def _keep_best(block: Any, out: Similarities, start: int, own: int | None) -> None:
+    """Write the best of each row of a block of similarities into the rows from `start` on.
+
+    The rows' own items are those from `own` on, and are left out; None leaves out none.
+    """
     width = out.items.shape[1]
     for row in range(block.shape[0]):
         part = slice(block.indptr[row], block.indptr[row + 1])
         others, similar = block.indices[part], block.data[part]
-        if not self_similar:
-            different = others != first + start + row
+        if own is not None:
+            different = others != own + row
             others, similar = others[different], similar[different]
         # float32 makes equal what differs only by the order of summation, so that ties are
         # broken by the rule of `best` and not by noise in the last digits.
@@ -121,7 +130,4 @@ def _tfidf_vectors(counts: Any) -> Any:
     weighted = counts.copy()
     weighted.data = np.sqrt(weighted.data) * np.repeat(idf, distinct)
     weighted.eliminate_zeros()
-    vectors = weighted.T.tocsr()  # (N, U)
-    norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
-    vectors.data /= np.repeat(norms, np.diff(vectors.indptr))
-    return vectors
+    return unit_rows(weighted.T.tocsr())

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from utgrec.data.similarities import unit_rows
+
 BUCKETS = 2**20
 FEW = 10  # items that may share a word, however small their catalogue is
 MOST_COUNTED = 255  # a word that occurs more often in one text counts as often as this
@@ -56,9 +58,7 @@ def word_vectors(counts: Any, among: Any, *, most_common: float) -> Any:
     shape = counts.shape
     out = sparse.csr_matrix((weights, counts.indices, counts.indptr), shape=shape, copy=True)
     out.eliminate_zeros()
-    norms = np.sqrt(np.asarray(out.multiply(out).sum(axis=1)).ravel())
-    out.data /= np.repeat(norms, np.diff(out.indptr))
-    return out
+    return unit_rows(out)
 
 
 def _words(text: str) -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from utgrec.decoding.kernels.native import Functions, find_functions, fits
 from utgrec.decoding.parallel import in_threads
 from utgrec.recommender.causal import CausalRecommender
+from utgrec.recommender.item_vectors import catalog_tokens
 from utgrec.recommender.vocabulary import Vocabulary
 
 PANEL = 64
@@ -49,15 +50,9 @@ class ItemTable:
         codes: npt.NDArray[np.int16],
     ) -> None:
         """A snapshot for the items of a domain with these codes (N, L)."""
-        tokens = vocabulary.to_tokens(torch.from_numpy(codes.astype(np.int64)))
-        shop = torch.full((len(tokens),), vocabulary.domain_token(domain))
+        parts = (torch.split(tokens, 8192) for tokens in catalog_tokens(vocabulary, domain, codes))
         with torch.no_grad():
-            vectors = [
-                model.vectors_of(shops, part)
-                for part, shops in zip(
-                    torch.split(tokens, 8192), torch.split(shop, 8192), strict=True
-                )
-            ]
+            vectors = [model.vectors_of(*part) for part in zip(*parts, strict=True)]
             self.vectors = torch.cat(vectors)  # (N, M)
             self._weight = model.rank_state.weight.detach().float().clone()
             self._bias = model.rank_state.bias.detach().float().clone()

@@ -26,7 +26,7 @@ from torch import Tensor
 from utgrec.config import require
 from utgrec.data.similarities import Similarities, most_similar
 from utgrec.recommender.histories import CodedDomain
-from utgrec.recommender.item_vectors import item_keys, token_bits
+from utgrec.recommender.item_vectors import catalog_keys, item_keys, token_bits
 from utgrec.recommender.vocabulary import Vocabulary
 
 NONE = -1
@@ -79,7 +79,6 @@ def count_companions(
     """
     if config.neighbours == 0:
         return Companions.nothing()
-    bits = token_bits(vocabulary)
     keys, counted = [], []
     for domain in domains:
         split = domain.split
@@ -90,9 +89,7 @@ def count_companions(
             shape=(len(split.offsets) - 1, len(known)),
         )
         counted.append(most_similar(counts, neighbours=config.neighbours, shrink=config.shrink))
-        tokens = vocabulary.to_tokens(torch.from_numpy(domain.codes[known].astype(np.int64)))
-        shop = torch.full((len(known),), vocabulary.domain_token(domain.name))
-        keys.append(item_keys(shop, tokens, bits))
+        keys.append(catalog_keys(vocabulary, domain.name, domain.codes[known]))
     return join_companions(keys, counted, config.neighbours)
 
 
@@ -149,9 +146,7 @@ class CatalogCompanions:
         """For the items of a domain with these codes (N, L); what it lacks is not proposed."""
         self._memory, self._bits = memory, token_bits(vocabulary)
         self._length, self.item_count = vocabulary.code_length, len(codes)
-        tokens = vocabulary.to_tokens(torch.from_numpy(codes.astype(np.int64)))
-        shop = torch.full((len(tokens),), vocabulary.domain_token(domain))
-        place = self._places(item_keys(shop, tokens, self._bits))  # (N,)
+        place = self._places(catalog_keys(vocabulary, domain, codes))  # (N,)
         self._item = torch.full((len(memory.keys) + 1,), self.item_count)
         held = place < len(memory.keys)
         self._item[place[held]] = torch.arange(self.item_count)[held]

@@ -32,7 +32,7 @@ from utgrec.recommender.companions import (
     sort_companions,
 )
 from utgrec.recommender.histories import CodedDomain
-from utgrec.recommender.item_vectors import item_keys, token_bits
+from utgrec.recommender.item_vectors import catalog_keys, token_bits
 from utgrec.recommender.item_words import pack
 from utgrec.recommender.vocabulary import Vocabulary
 
@@ -96,7 +96,7 @@ class Contents(NamedTuple):
             texts: text of the item at a place; called for new items alone.
         """
         alike = self.alike
-        keys = _keys(vocabulary, domain, codes)  # (N,)
+        keys = catalog_keys(vocabulary, domain, codes)  # (N,)
         new = (~torch.isin(keys, alike.keys)).nonzero()[:, 0]
         own = self._places(vocabulary, domain)
         if not len(new) or not len(own):
@@ -176,7 +176,7 @@ def compare_contents(
     for domain, words in zip(domains, texts, strict=True):
         counted = count_words(words)
         vectors = word_vectors(counted, counted, most_common=config.most_common)
-        keys.append(_keys(vocabulary, domain.name, domain.codes))
+        keys.append(catalog_keys(vocabulary, domain.name, domain.codes))
         found.append(nearest(vectors, vectors, neighbours=config.neighbours, first=0))
         counts.append(counted)
     alike = join_companions(keys, found, config.neighbours)
@@ -194,13 +194,6 @@ def _made(alike: Companions, keys: Tensor, counts: Any, most_common: Tensor) -> 
         torch.from_numpy(ordered.data),
         most_common,
     )
-
-
-def _keys(vocabulary: Vocabulary, domain: str, codes: npt.NDArray[np.int16]) -> Tensor:
-    """Keys of the items of a domain with these codes. Shapes: (N, L) → (N,)."""
-    tokens = vocabulary.to_tokens(torch.from_numpy(codes.astype(np.int64)))
-    shop = torch.full((len(tokens),), vocabulary.domain_token(domain))
-    return item_keys(shop, tokens, token_bits(vocabulary))
 
 
 def _answer(rows: npt.NDArray[np.int32], similar: npt.NDArray[np.float32], first_new: int) -> None:

@@ -8,6 +8,10 @@ and published codes never move, so it is found again in every later generation o
 Shapes: B histories · T items · n items with a vector of their own · L codes per item · M width.
 """
 
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -90,3 +94,23 @@ def item_keys(domains: Tensor, items: Tensor, bits: int) -> Tensor:
     for place in range(items.shape[-1]):
         key = (key << bits) | items[..., place]
     return key
+
+
+class CatalogTokens(NamedTuple):
+    """Items of one domain as tokens."""
+
+    domains: Tensor  # (n,), int64, the token of the domain, for each item
+    items: Tensor  # (n, L), int64
+
+
+def catalog_tokens(
+    vocabulary: Vocabulary, domain: str, codes: npt.NDArray[np.int16]
+) -> CatalogTokens:
+    """Items of a domain with these codes, (n, L)."""
+    items = vocabulary.to_tokens(torch.from_numpy(codes.astype(np.int64)))
+    return CatalogTokens(torch.full((len(items),), vocabulary.domain_token(domain)), items)
+
+
+def catalog_keys(vocabulary: Vocabulary, domain: str, codes: npt.NDArray[np.int16]) -> Tensor:
+    """Keys of items of a domain with these codes. Shapes: (n, L) → (n,)."""
+    return item_keys(*catalog_tokens(vocabulary, domain, codes), token_bits(vocabulary))

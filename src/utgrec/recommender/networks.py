@@ -14,7 +14,7 @@ from utgrec.recommender.causal import (
 )
 from utgrec.recommender.contents import Contents
 from utgrec.recommender.histories import CodedDomain
-from utgrec.recommender.item_vectors import item_keys
+from utgrec.recommender.item_vectors import catalog_keys
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.prefixes import PrefixBatch, PrefixBatches
 from utgrec.recommender.t5 import T5Recommender, T5Sizes
@@ -97,9 +97,7 @@ def know_items(
     keys = [torch.zeros(0, dtype=torch.int64)]
     for domain in domains:
         taken = np.unique(domain.split.train)
-        tokens = vocabulary.to_tokens(torch.from_numpy(domain.codes[taken].astype(np.int64)))
-        shop = torch.full((len(tokens),), vocabulary.domain_token(domain.name))
-        keys.append(item_keys(shop, tokens, model.items.bits))
+        keys.append(catalog_keys(vocabulary, domain.name, domain.codes[taken]))
     model.know(torch.cat(keys))
 
 

@@ -5,7 +5,6 @@ A base model is never copied into what UTGRec writes. It is named, and recognise
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from utgrec.errors import CorruptFile, MissingStage
 # What a model's folder holds for us; other formats of the weights are never fetched or read.
 PATTERNS_ALONE = ("*.json", "*.txt", "*.model", "*.jinja")
 PATTERNS = ("*.safetensors", *PATTERNS_ALONE)
-CACHE_VARIABLE = "UTGREC_CACHE"  # names the folder of picture features and latents
 # Bytes read of every weight file for its fingerprint: 64 pieces, evenly spread.
 PIECES, PIECE = 64, 4096
 
@@ -152,9 +150,3 @@ def _header_length(start: bytes, path: Path, size: int) -> int:
             f"{path} is cut short or no safetensors file ({size} bytes); fetch the model again"
         )
     return length
-
-
-def cache_folder(asked: str) -> Path:
-    """Where features and latents are kept: as asked, or `$UTGREC_CACHE`, or ~/.cache/utgrec."""
-    found = asked or os.environ.get(CACHE_VARIABLE) or "~/.cache/utgrec"
-    return Path(found).expanduser()

@@ -24,8 +24,6 @@ from utgrec.progress import Progress, silent
 from utgrec.tokenizer.backbone import Backbone
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 from utgrec.tokenizer.backbone_source import (
-    CACHE_VARIABLE,
-    cache_folder,
     find_source,
     fingerprint_folder,
 )
@@ -151,8 +149,8 @@ class ItemTokenizer:
         """
         settings = self.config.backbone
         if isinstance(settings, PretrainedBackboneConfig):
-            return cache_folder(settings.machine.cache)
-        return cache_folder("") if os.environ.get(CACHE_VARIABLE) else None
+            return storage.cache_folder(settings.machine.cache)
+        return storage.cache_folder() if os.environ.get(storage.CACHE_VARIABLE) else None
 
     def add_company(self, items: ItemInputs, split: Split) -> ItemInputs:
         """Tell the items of one domain apart by what its training histories show, too."""

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from utgrec.tokenizer.backbone_source import cache_folder
+from utgrec import storage
 
 log = logging.getLogger(__name__)
 SOURCES = [Path(__file__).with_name(name) for name in ("kernels.cpp", "lanes.h")]
@@ -45,7 +45,7 @@ def _compiled() -> Path:
         OSError: no compiler, or a folder that cannot be written.
         SubprocessError: the compiler failed.
     """
-    folder = cache_folder("") / "kernels"
+    folder = storage.cache_folder() / "kernels"
     path = folder / f"{_name()}.so"
     if path.is_file():
         return path

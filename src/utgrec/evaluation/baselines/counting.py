@@ -1,7 +1,8 @@
 """The families that count: popularity, and ItemKNN with tf-idf weights."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -79,20 +80,27 @@ class ItemKNNFamily:
             "self_similar": settings.self_similar,
             "neighbours": width,
         }
-        folder = scratch(given, self.name, made_from)
-        path = folder / "similarities.safetensors"
-        if path.is_file():
-            return Similarities(**load_file(path))
-        found = find_similarities(
-            given.split,
-            given.item_count,
-            neighbours=width,
-            shrink=settings.shrink,
-            self_similar=settings.self_similar,
+        return kept_similarities(
+            scratch(given, self.name, made_from),
+            lambda: find_similarities(
+                given.split,
+                given.item_count,
+                neighbours=width,
+                shrink=settings.shrink,
+                self_similar=settings.self_similar,
+            ),
         )
-        with storage.new_folder(folder) as partial:
-            save_file(found._asdict(), partial / path.name)
-        return found
+
+
+def kept_similarities(folder: Path, make: Callable[[], Similarities]) -> Similarities:
+    """What an earlier trial left in a scratch folder, or else what `make` gives, left there."""
+    path = folder / "similarities.safetensors"
+    if path.is_file():
+        return Similarities(**load_file(path))
+    found = make()
+    with storage.new_folder(folder) as partial:
+        save_file(found._asdict(), partial / path.name)
+    return found
 
 
 def latest(split: Split, count: int) -> Split:

@@ -11,20 +11,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
-from utgrec import storage
 from utgrec.config import require
 from utgrec.data.similarities import Similarities, nearest
 from utgrec.data.wording import count_words, word_vectors
-from utgrec.evaluation.baselines.counting import ItemKNNFamily
+from utgrec.evaluation.baselines.counting import ItemKNNFamily, kept_similarities
 from utgrec.evaluation.baselines.family import FitInput, grid_trials, scratch
 from utgrec.evaluation.itemknn import ItemKNN, ItemKNNConfig, best_of_rows
 from utgrec.evaluation.protocol import Query, Recommendations
 from utgrec.progress import Progress, silent
-
-MOST_COMMON = 0.1  # share of the items with a word, above which it is left out
+from utgrec.recommender.contents import ContentsConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,22 +82,20 @@ class TextKNNFamily:
 
 
 def _alike(given: FitInput, settings: TextKNNConfig) -> Similarities:
-    """The items whose texts are most like those of each item."""
+    """The items whose texts are most like those of each item, as the recommender finds them."""
+    most_common = ContentsConfig().most_common
     made_from = {
         "texts": given.domain.fingerprint,
         "neighbours": settings.neighbours,
-        "most_common": MOST_COMMON,
+        "most_common": most_common,
     }
-    folder = scratch(given, "texts", made_from)
-    path = folder / "similarities.safetensors"
-    if path.is_file():
-        return Similarities(**load_file(path))
-    counts = count_words(given.domain.catalog.texts)
-    vectors = word_vectors(counts, counts, most_common=MOST_COMMON)
-    found = nearest(vectors, vectors, neighbours=settings.neighbours, first=0)
-    with storage.new_folder(folder) as partial:
-        save_file(found._asdict(), partial / path.name)
-    return found
+
+    def make() -> Similarities:
+        counts = count_words(given.domain.catalog.texts)
+        vectors = word_vectors(counts, counts, most_common=most_common)
+        return nearest(vectors, vectors, neighbours=settings.neighbours, first=0)
+
+    return kept_similarities(scratch(given, "texts", made_from), make)
 
 
 def _shares(scores: Any) -> Any:
