@@ -49,8 +49,15 @@ def blocks(document: Path, language: str) -> list[str]:
 def command_lines(document: Path) -> list[Line]:
     """Every command in the bash blocks of a document, without comments."""
     joined = "\n".join(blocks(document, "bash")).replace("\\\n", " ")
-    words = (shlex.split(line, comments=True) for line in joined.splitlines())
+    words = (unwrapped(shlex.split(line, comments=True)) for line in joined.splitlines())
     return [Line(document.name, each) for each in words if each]
+
+
+def unwrapped(words: list[str]) -> list[str]:
+    """A command without the shell's `time` and the `env NAME=VALUE` in front of it."""
+    while words and (words[0] in ("time", "env") or re.match(r"[A-Z_]+=", words[0])):
+        words = words[1:]
+    return words
 
 
 LINES = [line for document in DOCUMENTS for line in command_lines(document)]
