@@ -33,6 +33,7 @@ from published import Published, PublishedStep, set_checkpointing
 from utgrec.catalog import Domain
 from utgrec.data.marketplace import MarketplaceConfig, write_marketplace
 from utgrec.estimate import KNOWN, UTILISATION, estimate_tokenizer
+from utgrec.precision import uses_bf16
 from utgrec.progress import quiet_transformers
 from utgrec.recipes import find_recipe
 from utgrec.stages import Workspace, peak_memory_mib
@@ -98,7 +99,7 @@ class Bench:
         own = switches == NONE
         step = self.model if own else self.way(switches)
         set_checkpointing(self.model, switches.checkpointing)
-        use_bf16 = self.config.trainer.precision == "bf16"
+        use_bf16 = uses_bf16(self.config.trainer.precision, self.device)
 
         def train(number: int) -> dict[str, Any]:
             torch.manual_seed(number)

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 TIERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("config", "exchange", "processes", "progress"),
-    ("storage",),
+    ("precision", "storage"),
     ("catalog", "stages"),
     ("data", "training"),
     ("tokenizer",),

@@ -50,7 +50,7 @@ def test_a_recipe_comes_back_from_json(name):
     rate=st.floats(1e-9, 1.0),
     decay=st.floats(0, 1),
     patience=st.integers(0, 9),
-    precision=st.sampled_from(["bf16", "fp32"]),
+    precision=st.sampled_from(["auto", "bf16", "fp32"]),
 )
 def test_numbers_come_back_exactly(steps, rate, decay, patience, precision):
     config = TrainerConfig(

@@ -13,6 +13,7 @@ import torch
 from utgrec.config import require
 from utgrec.decoding import CodeTrie, make_beam_model, make_search
 from utgrec.evaluation.protocol import Query, Recommendations, evaluate, sample_users
+from utgrec.precision import check_precision, uses_bf16
 from utgrec.recommender.companions import CatalogCompanions
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
 from utgrec.recommender.mixing import NETWORK_ALONE, Mixing
@@ -27,18 +28,20 @@ class DecodingConfig:
 
     beam: int = 50
     """Beams kept per user; stated with every figure, since wider beams find more."""
-    precision: str = "bf16"
-    """bf16 or fp32 arithmetic."""
+    precision: str = "auto"
+    """bf16 or fp32 arithmetic, or auto: bf16 where the processor has instructions for it."""
     mixing: Mixing | None = None
     """How the voices are mixed; None takes what the recommender's own
     validation items found best."""
 
     def __post_init__(self) -> None:
         require(self.beam >= 1, f"beam must be at least 1, got {self.beam}")
-        require(
-            self.precision in ("bf16", "fp32"),
-            f"precision is bf16 or fp32, got {self.precision!r}",
-        )
+        check_precision(self.precision)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrices are multiplied in on this processor."""
+        return torch.bfloat16 if uses_bf16(self.precision) else torch.float32
 
 
 class GenerativeSystem:
@@ -63,8 +66,7 @@ class GenerativeSystem:
         self.name = name
         self.decoding = decoding
         self.encoder = HistoryEncoder(domain, codes, vocabulary, max_items)
-        dtype = torch.bfloat16 if decoding.precision == "bf16" else torch.float32
-        lean = make_beam_model(model, vocabulary.code_length, dtype)
+        lean = make_beam_model(model, vocabulary.code_length, decoding.dtype)
         self.mixing = decoding.mixing or NETWORK_ALONE
         companions = contents = None
         if memory is not None:

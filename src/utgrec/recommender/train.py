@@ -204,6 +204,7 @@ def train_recommender(
             "samples": batches.samples,
             "best_step": trained.best_step,
             "steps_done": trained.steps_done,
+            "precision": trained.precision,
             "epochs": round(trained.steps_done / batches.per_epoch, 2),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
         }

@@ -303,10 +303,7 @@ class Engine:
         network, vocabulary, config = read_recommender(store.run.recommender)
         memory = read_memory(store.run.recommender)
         self.decoding: DecodingConfig = plan.recipe.decoding
-        bf16 = self.decoding.precision == "bf16"
-        lean: BeamModel[Any] = make_beam_model(
-            network, vocabulary.code_length, torch.bfloat16 if bf16 else torch.float32
-        )
+        lean: BeamModel[Any] = make_beam_model(network, vocabulary.code_length, self.decoding.dtype)
         if weights is not None:
             share_weights(lean, weights)
             share_module(network, weights)

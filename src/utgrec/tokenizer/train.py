@@ -154,6 +154,7 @@ def _make(
         **trained_facts(*domains),
         "items_trained": len(pool.trained),
         "steps": trainer.steps,
+        "precision": trained.precision,
         "epochs": round(trainer.steps / batches.per_epoch, 2),
         "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "unreadable_pictures": [pool.item_ids[row] for row in items.unreadable],

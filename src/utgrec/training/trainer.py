@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from utgrec import storage
 from utgrec.config import fingerprint, require, to_dict
 from utgrec.errors import Stopped, TrainingError
+from utgrec.precision import check_precision, uses_bf16
 from utgrec.progress import Progress, silent
 from utgrec.training.distributed import first_says, mean_of, move
 from utgrec.training.launch import Launch
@@ -47,8 +48,9 @@ class TrainerConfig:
     """Share of the steps in which the learning rate rises linearly from 0; then cosine to 0."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm."""
-    precision: str = "bf16"
-    """bf16 (autocast; weights stay float32) or fp32."""
+    precision: str = "auto"
+    """bf16 (autocast; weights stay float32), fp32, or auto: bf16 where the device has instructions
+    for it."""
     seed: int = 0
     """Seeds batches, dropout and noise."""
     log_every: int = 20
@@ -68,10 +70,7 @@ class TrainerConfig:
         require(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}")
         require(0 <= self.warmup_share < 1, f"warmup_share is in [0, 1), got {self.warmup_share}")
         require(self.clip_norm > 0, f"clip_norm must be above 0, got {self.clip_norm}")
-        require(
-            self.precision in ("bf16", "fp32"),
-            f"precision is bf16 or fp32, got {self.precision!r}",
-        )
+        check_precision(self.precision)
         require(self.log_every >= 1, f"log_every must be at least 1, got {self.log_every}")
         require(self.at_once >= 0, f"at_once must be at least 0, got {self.at_once}")
         require(
@@ -88,6 +87,7 @@ class Trained(NamedTuple):
     best_step: int  # the step whose weights were kept
     steps_done: int  # fewer than asked if patience ran out
     earlier_s: float  # seconds spent by the attempts that were interrupted
+    precision: str  # what matrices were multiplied in: bf16 or fp32
 
 
 class Share(NamedTuple):
@@ -143,6 +143,7 @@ def train(
         shared=isinstance(batch, SharedBatches),
     )
     launch.check(parts=config.at_once > 0 and not source.whole, validates=validate is not None)
+    use_bf16 = uses_bf16(config.precision, launch.device)
     run = Standing(launch, config, work, settings)
     run.resume()
     if run.finished:
@@ -157,7 +158,7 @@ def train(
             rate = config.learning_rate * schedule(run.step, config)
             launch.rate(rate)
             drawn, shares = fetch(run.step)
-            losses = _losses(launch, shares, config.precision == "bf16")
+            losses = _losses(launch, shares, use_bf16)
             # With the figures travels what one process knows and all must do together.
             *means, stop, due = mean_of(
                 [*losses.values(), float(request.signal > 0), float(run.checkpoint_due)],
@@ -281,7 +282,14 @@ def _not_finite(
 
 
 def _result(run: Standing) -> Trained:
-    return Trained(run.rows, run.validations, run.best_step, run.step, run.earlier_s)
+    return Trained(
+        run.rows,
+        run.validations,
+        run.best_step,
+        run.step,
+        run.earlier_s,
+        "bf16" if uses_bf16(run.config.precision, run.launch.device) else "fp32",
+    )
 
 
 def _alone(batch: Callable[[int], Any]) -> SharedBatches:
