@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import transformers
 
+from utgrec.precision import multiplies_bf16
+
 
 def machine() -> dict[str, Any]:
     """Processor, cores, load, versions; the GPU's name if there is one."""
@@ -18,6 +20,7 @@ def machine() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "cpu": name,
         "cores": os.cpu_count(),
+        "multiplies": "bf16" if multiplies_bf16("cpu") else "fp32",
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,

@@ -1,8 +1,7 @@
 """Which numbers a device multiplies: bfloat16 where it has instructions for it, else float32.
 
-A processor without them still computes in bfloat16, but by detours: with AVX2 alone a matrix product
-took 30 times as long as in float32 (docs/scale.md). So "auto", the default everywhere, asks the
-device.
+A processor without them still computes in bfloat16, but by detours that take many times as long as
+float32. So "auto", the default everywhere, asks the device.
 """
 
 import functools

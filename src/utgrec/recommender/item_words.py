@@ -2,8 +2,8 @@
 
 An item's vector is the weighted sum of the vectors of its most telling words, turned by one linear
 map. A word is looked up by a hash, so it is the same in every shop. The vectors of words are random
-and stay as they are: items that share words are near each other, whatever the words. Only the map is
-trained, from the identity: it says what of words matters, and takes nothing away from words that
+and stay as they are: items that share words are near each other, whatever the words. Only the map
+is trained, from the identity: it says what of words matters, and takes nothing away from words that
 training never met, as it would if every word had a vector to learn (docs/quality.md).
 
 Shapes: B histories · T items · n items with words · W words kept of each · M width · L codes.
