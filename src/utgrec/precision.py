@@ -5,6 +5,7 @@ float32. So "auto", the default everywhere, asks the device.
 """
 
 import functools
+from typing import Any
 
 import torch
 
@@ -37,9 +38,9 @@ def uses_bf16(precision: str, device: torch.device | str = "cpu") -> bool:
 def multiplies_bf16(kind: str) -> bool:
     """Whether devices of a kind ("cpu", "cuda" …) have instructions for bfloat16."""
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind != "cpu":
         return False
     # Releases of torch that cannot say it: float32 is right everywhere.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in _INSTRUCTIONS)

@@ -57,7 +57,8 @@ class ItemWords(nn.Module):
         if dropped:
             weights = weights * (torch.rand_like(weights) >= dropped) / (1 - dropped)
         sums = F.embedding_bag(words, self.vectors, per_sample_weights=weights, mode="sum")
-        return self.turn(sums).float()[place_of].view(shape)
+        out: Tensor = self.turn(sums).float()[place_of].view(shape)
+        return out
 
     def read(self, table: Tensor) -> None:
         """Let other items have words, too, or other ones than before. Shape: (n, 1 + W)."""

@@ -148,7 +148,7 @@ def train(
     run.resume()
     if run.finished:
         run.keep_best()
-        return _result(run)
+        return _result(run, use_bf16)
     launch.model.train()
     ahead = launch.device.type != "cpu"
     with listening() as request, _fetching(source, launch, config, ahead) as fetch:
@@ -188,7 +188,7 @@ def train(
         run.close_row()
         run.save(finished=True)
     run.keep_best()
-    return _result(run)
+    return _result(run, use_bf16)
 
 
 def write_losses(path: Path, trained: Trained) -> None:
@@ -281,14 +281,14 @@ def _not_finite(
     )
 
 
-def _result(run: Standing) -> Trained:
+def _result(run: Standing, used_bf16: bool) -> Trained:
     return Trained(
         run.rows,
         run.validations,
         run.best_step,
         run.step,
         run.earlier_s,
-        "bf16" if uses_bf16(run.config.precision, run.launch.device) else "fp32",
+        "bf16" if used_bf16 else "fp32",
     )
 
 
