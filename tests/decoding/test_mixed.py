@@ -102,7 +102,7 @@ class Shop:
             (mixing.companions, self.companions()),
             (mixing.contents, self.contents()),
         ):
-            sums = memory.weigh(self.tokens, self.mask, mixing.decay) * network**mixing.emphasis
+            sums = memory.weigh(self.tokens, self.mask, mixing.decay)
             total = sums.sum(dim=1, keepdim=True)
             for_network -= weight * (total > 0)
             remembered += weight * sums / total.clamp(min=1e-12)
@@ -138,8 +138,6 @@ def test_scores_of_the_table_are_those_of_the_network(shop: Shop) -> None:
         Mixing(vectors=4.0, companions=0.3, contents=0.2),
         Mixing(vectors=0.0, companions=0.6, contents=0.0, decay=0.5),
         Mixing(vectors=1.0, companions=0.0, contents=0.6),
-        Mixing(vectors=1.0, companions=0.3, contents=0.4, emphasis=0.5),
-        Mixing(vectors=3.0, companions=0.6, contents=0.0, emphasis=1.0),
     ],
     ids=str,
 )
@@ -159,8 +157,6 @@ def test_full_beam_equals_the_formula(shop: Shop, mixing: Mixing) -> None:
         Mixing(vectors=0.4, companions=0.5, contents=0.2),
         Mixing(vectors=0.0, companions=0.3, contents=0.0),
         Mixing(vectors=2.0, companions=0.0, contents=0.6),
-        Mixing(vectors=1.0, companions=0.3, contents=0.4, emphasis=0.5),
-        Mixing(vectors=0.0, companions=0.0, contents=0.4, emphasis=0.5),
     ],
     ids=str,
 )

@@ -237,7 +237,7 @@ class MixedSearch:
             (weight, torch.zeros(shape).index_put((user, place), named.at(keys)))
             for weight, named in memories
         )
-        return _top(items, with_memories(scores, shares, self.mixing.emphasis), k)
+        return _top(items, with_memories(scores, shares), k)
 
     def _changes(self, heard: _Heard) -> _Sparse:
         """What hits and excluded items have beside the score of their vectors.

@@ -32,7 +32,6 @@ class Voices(NamedTuple):
         return with_memories(
             self.network(mixing.vectors),
             [(weight, self.shares(sums)) for weight, sums in memories if sums is not None],
-            mixing.emphasis,
         )
 
     def network(self, vectors: float) -> Tensor:
@@ -49,9 +48,7 @@ class Voices(NamedTuple):
         return kept / kept.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 
-def with_memories(
-    network: Tensor, memories: Iterable[tuple[float, Tensor]], emphasis: float
-) -> Tensor:
+def with_memories(network: Tensor, memories: Iterable[tuple[float, Tensor]]) -> Tensor:
     """Log-probabilities of the network with what is remembered.
 
     Shapes: network (b, n), log-probabilities; of each memory its weight, and the items' shares
@@ -61,24 +58,9 @@ def with_memories(
     for weight, remembered in memories:
         # Somebody of whose items nothing is remembered hears the network instead.
         share = share + weight * remembered.any(dim=1, keepdim=True)
-        added = added + weight * emphasised(remembered, network, emphasis)
+        added = added + weight * remembered
     if not share.any():
         return network
     mixed = torch.log((1 - share) * network.exp() + added)
     # A share too small for float32 keeps its place behind all others.
     return torch.where(mixed.isfinite(), mixed, network + torch.log1p(-share))
-
-
-def emphasised(remembered: Tensor, network: Tensor, emphasis: float) -> Tensor:
-    """Shares of a memory times the network's shares to a power, made to add up to 1 again.
-
-    Shapes: remembered (b, n), shares, or zeros; network (b, n), log-probabilities → (b, n).
-    """
-    if not emphasis:
-        return remembered
-    powers = (emphasis * network).masked_fill(remembered == 0, -torch.inf)
-    powers = powers - powers.amax(dim=1, keepdim=True).clamp(
-        min=-1e30
-    )  # of nothing it would be NaN
-    weighed = remembered * powers.exp()
-    return weighed / weighed.sum(dim=1, keepdim=True).clamp(min=1e-12)

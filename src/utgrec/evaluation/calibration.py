@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from utgrec.decoding.mixed import MixedSearch
-from utgrec.decoding.voices import emphasised
 from utgrec.evaluation.generative import DecodingConfig, GenerativeSystem, ValidationConfig
 from utgrec.evaluation.metrics import ndcg_at
 from utgrec.evaluation.protocol import make_query, sample_users
@@ -28,10 +27,9 @@ from utgrec.recommender.vocabulary import Vocabulary
 VECTORS = (0.3, 1.0, 3.0, 10.0)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)  # of companions and of contents
 MOST_REMEMBERED = 0.9  # of both together
-EMPHASES = (0.0, 0.3, 0.6)
 DECAYS = (1.0, 0.8, 0.6, 0.4)
-# Users × items × mixtures that are scored, about two minutes of one core.
-_MOST_SCORES = 2 * 10**10
+# Users × items × mixtures that are scored, about a minute of one core.
+_MOST_SCORES = 10**10
 _FEWEST_USERS = 200
 
 
@@ -69,7 +67,7 @@ def _calibrate(
     exclude_seen: bool,
 ) -> Mixing:
     pairs = [pair for pair in itertools.product(SHARES, SHARES) if sum(pair) <= MOST_REMEMBERED]
-    grid = len(VECTORS) * len(pairs) * len(EMPHASES) * len(DECAYS)
+    grid = len(VECTORS) * len(pairs) * len(DECAYS)
     most = max(_FEWEST_USERS, _MOST_SCORES // (grid * max(1, len(domain.codes))))
     users = sample_users(domain.split, min(config.users, most), (config.seed, 4))
     system = GenerativeSystem(
@@ -99,31 +97,18 @@ def _calibrate(
     ):
         part = voices.users
         reachable = voices.usable.gather(1, targets[part, None])[:, 0]  # (b,)
-        networks = [(vectors, voices.network(vectors)) for vectors in VECTORS]
+        networks = [(vectors, voices.network(vectors).exp()) for vectors in VECTORS]
         for decay in DECAYS:
             counted, alike = (
                 torch.zeros(()) if sums is None else voices.shares(sums)
                 for sums in search.remembered(tokens[part], mask[part], decay)
             )
-            heard = [named.any(dim=-1, keepdim=True) for named in (counted, alike)]  # (b, 1)
-            for (vectors, network), emphasis in itertools.product(networks, EMPHASES):
-                shares = network.exp()
-                weighed = [
-                    named if named.ndim == 0 else emphasised(named, network, emphasis)
-                    for named in (counted, alike)
-                ]
-                for one, two in pairs:
-                    scores = (1 - one * heard[0] - two * heard[1]) * shares
-                    scores += one * weighed[0] + two * weighed[1]
-                    mixing = Mixing(
-                        vectors=vectors,
-                        companions=one,
-                        contents=two,
-                        emphasis=emphasis,
-                        decay=decay,
-                    )
-                    gain = _gain(scores, targets[part], reachable)
-                    gains[mixing] = gains.get(mixing, 0.0) + gain
+            heard = [shares.any(dim=-1, keepdim=True) for shares in (counted, alike)]  # (b, 1)
+            for (vectors, network), (one, two) in itertools.product(networks, pairs):
+                trained = (1 - one * heard[0] - two * heard[1]) * network
+                mixing = Mixing(vectors=vectors, companions=one, contents=two, decay=decay)
+                gain = _gain(trained + one * counted + two * alike, targets[part], reachable)
+                gains[mixing] = gains.get(mixing, 0.0) + gain
     # Of equal ones the first: the grid goes from little to much.
     return max(gains, key=lambda mixing: gains[mixing])
 

@@ -7,10 +7,6 @@ network's share of an item is softmax((c + `vectors` · v) / (1 + `vectors`)) ov
 be recommended, and the score is log((1 - `companions` - `contents`) · network + `companions` ·
 counted + `contents` · alike). What a memory that knows nothing of a history would get goes to the
 network.
-
-The few items that a memory names have shares many times those that the network gives to anything,
-so in the sum alone the network has no say among them. Therefore the shares of a memory are those by
-its similarities, times the network's share to the power of `emphasis`, made to add up to 1 again.
 """
 
 import dataclasses
@@ -28,8 +24,6 @@ class Mixing:
     """Share of what was counted; 0 leaves it out."""
     contents: float = 0.3
     """Share of what is alike by text; 0 leaves it out."""
-    emphasis: float = 0.0
-    """Power of the network's share by which what both memories name is weighed; 0 leaves it out."""
     decay: float = 0.8
     """Weight of a history's item in both memories, relative to the one taken after it."""
 
@@ -40,7 +34,6 @@ class Mixing:
             "companions and contents must be at least 0 and together less than 1, got "
             f"{self.companions} and {self.contents}",
         )
-        require(self.emphasis >= 0, f"emphasis must be at least 0, got {self.emphasis}")
         require(0 < self.decay <= 1, f"decay is in (0, 1], got {self.decay}")
 
 
