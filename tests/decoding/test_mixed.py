@@ -197,6 +197,17 @@ def test_the_best_are_those_of_all_scores(
 
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
+def test_nobody_has_anything_left(
+    shop: Shop, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(item_table, "find_functions", lambda _: None)
+    everything = [list(range(ITEMS))] * len(shop.tokens)
+    hits = shop.search(Mixing()).search(shop.tokens, shop.mask, k=3, beam=5, exclude=everything)
+    assert (hits.items == -1).all() and (hits.scores == -torch.inf).all()
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
 def test_threads_change_nothing(
     shop: Shop, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

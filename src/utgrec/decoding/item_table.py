@@ -68,6 +68,8 @@ class ItemTable:
 
     def of_pairs(self, asked: Tensor, users: Tensor, items: Tensor) -> Tensor:
         """Scores of single items. Shapes: asked (B, M), users (E,), items (E, …) → (E, …)."""
+        if not items.numel():
+            return torch.empty(items.shape)
         functions = self._functions()
         if functions is not None:
             of = users.view(-1, *[1] * (items.ndim - 1)).expand_as(items).contiguous()
