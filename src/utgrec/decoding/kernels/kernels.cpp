@@ -1,26 +1,34 @@
-// The pieces of a Transformer's forward pass that decoding spends its time in, for AVX-512.
+// The pieces of a Transformer's forward pass that decoding spends its time in, for AVX-512 and AVX2.
 //
 // Every function works on rows in cache-sized tiles, and what follows a matrix product (residual,
 // ReLU, softmax) happens while its result is in registers or in the first caches. Compiled on the
-// machine that runs it (build.py); without AVX-512 it compiles to nothing and torch does the work.
+// machine that runs it (build.py); without either it compiles to nothing and torch does the work.
 //
 // Numbers of type T are float, or bfloat16 held in uint16_t; sums are float everywhere. A matrix
-// (N, K) is packed in panels of 64 outputs: (N / 64, K / G, 64, G), where G is how many numbers of
-// one row a single instruction multiplies (1 float, 2 bfloat16). Missing outputs are zero.
+// (N, K) is packed in panels of P outputs (64, with AVX2 16): (N / P, K / G, P, G), where G is how many
+// numbers of one row a single instruction multiplies (1 float, 2 bfloat16). Missing outputs are zero.
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define UTGREC_WIDE
+#endif
+
+#if defined(UTGREC_WIDE) || (defined(__AVX2__) && defined(__FMA__))
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "lanes.h"
 
 namespace {
 
-constexpr long kPanel = 64;  // outputs of a panel: four registers
-constexpr long kBlock = 6;   // rows multiplied at once: 24 sums, which fit the 32 registers
+constexpr long kParts = kPanel / 16;
+constexpr long kBlock = 6;   // rows multiplied at once
 constexpr long kTile = 48;   // rows that pass through a function together
 constexpr long kDepth = 128; // inputs taken at once where sums go to memory; 16 KB of a panel
+constexpr long kItems = 64;  // items that `rank` gives one answer for
 constexpr float kNone = -3e38f;  // score of a place that is not there
 
 long padded(long count, long to) { return (count + to - 1) / to * to; }
@@ -36,20 +44,20 @@ template <class T> T* scratch(int slot, long count) {
 // R rows of x times one panel; `finish(row, column, lanes)` gets 16 sums at a time.
 template <int R, class T, class Finish>
 inline void block(const T* x, long stride, const T* panel, long depth, Finish finish) {
-  Lanes sums[R][4];
+  Lanes sums[R][kParts];
   for (auto& row : sums)
-    for (auto& sum : row) sum = _mm512_setzero_ps();
+    for (auto& sum : row) sum = spread(0);
   for (long k = 0; k < depth; k += kGroup<T>, panel += kPanel * kGroup<T>) {
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int part = 0; part < 4; ++part)
+      for (int part = 0; part < kParts; ++part)
         sums[r][part] = multiply(sums[r][part], x + r * stride + k, panel + part * 16 * kGroup<T>);
   }
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int part = 0; part < 4; ++part) finish(r, part * 16, sums[r][part]);
+    for (int part = 0; part < kParts; ++part) finish(r, part * 16, sums[r][part]);
 }
 
 // Any number of rows times one panel.
@@ -89,7 +97,7 @@ void add_product(const T* x, long rows, long stride, const T* matrix, long depth
       rows_by_panel(x + begin, rows, stride, matrix + begin * kPanel,
                     std::min(kDepth, depth - begin), [&](long row, long column, Lanes sum) {
                       float* at = hidden + row * outputs + first + column;
-                      if (first + column < outputs) store(at, _mm512_add_ps(load(at), sum));
+                      if (first + column < outputs) store(at, plus(load(at), sum));
                     });
 }
 
@@ -97,14 +105,14 @@ void add_product(const T* x, long rows, long stride, const T* matrix, long depth
 template <class T>
 void normalise(const float* hidden, long rows, long width, float epsilon, T* out) {
   for (long row = 0; row < rows; ++row, hidden += width, out += width) {
-    Lanes squares = _mm512_setzero_ps();
+    Lanes squares = spread(0);
     for (long i = 0; i < width; i += 16) {
       const Lanes x = load(hidden + i);
-      squares = _mm512_fmadd_ps(x, x, squares);
+      squares = fused(x, x, squares);
     }
-    const float mean = _mm512_reduce_add_ps(squares) / float(width);
-    const Lanes scale = _mm512_set1_ps(1.0f / std::sqrt(mean + epsilon));
-    for (long i = 0; i < width; i += 16) store(out + i, _mm512_mul_ps(load(hidden + i), scale));
+    const float mean = total(squares) / float(width);
+    const Lanes scale = spread(1.0f / std::sqrt(mean + epsilon));
+    for (long i = 0; i < width; i += 16) store(out + i, times(load(hidden + i), scale));
   }
 }
 
@@ -137,7 +145,7 @@ void feed_forward(float* hidden, long rows, long width, float epsilon, const T* 
     float* part = hidden + row * width;
     normalise(part, count, width, epsilon, normed);
     product(normed, count, width, widen, width, inner, middle, inner,
-            [](Lanes sum) { return _mm512_max_ps(_mm512_setzero_ps(), sum); });
+            [](Lanes sum) { return larger(spread(0), sum); });
     add_product(middle, count, inner, narrow, inner, width, part);
   }
 }
@@ -169,7 +177,7 @@ long head_size(long length, long width) {
   return padded(length, kPanel) * width + padded(length, 16) * padded(width, kPanel);
 }
 
-// Rows as panels, (rows' / 64, width / G, 64, G), where rows' is a multiple of 64.
+// Rows as panels, (rows' / P, width / G, P, G), where rows' is a multiple of P.
 template <class T>
 void pack_rows(const T* rows, long count, long stride, long width, T* out) {
   constexpr long g = kGroup<T>;
@@ -181,8 +189,8 @@ void pack_rows(const T* rows, long count, long stride, long width, T* out) {
              out + k * kPanel + row * g, kPanel * 4);
 }
 
-// Keys and values of one head, as panels: (S' / 64, A / G, 64, G) and (A' / 64, S" / G, 64, G), where
-// S' and A' are S and A up to a multiple of 64, and S" is S up to one of 16.
+// Keys and values of one head, as panels: (S' / P, A / G, P, G) and (A' / P, S" / G, P, G), where S'
+// and A' are S and A up to a multiple of P, and S" is S up to one of 16.
 template <class T>
 void pack_head(const T* keys, const T* values, long length, long stride, long width, T* out) {
   constexpr long g = kGroup<T>;
@@ -194,8 +202,7 @@ void pack_head(const T* keys, const T* values, long length, long stride, long wi
       const T* next = place + 1 < length ? row + stride : nullptr;
       for (long i = 0; i < kPanel; i += 16) {
         const bool there = row && first + i < width;
-        _mm512_storeu_si512(out + i * g, there ? join(row + i, next ? next + i : nullptr)
-                                               : _mm512_setzero_si512());
+        join(there ? row + i : nullptr, there && next ? next + i : nullptr, out + i * g);
       }
     }
 }
@@ -234,9 +241,9 @@ void attend(const T* query, long query_stride, const T* memory, long memory_stri
           if (mask)
             for (long i = 0; i < length; ++i) own[i] += mask[user * length + i];
           std::fill(own + length, own + down, kNone);
-          const Lanes scale = _mm512_set1_ps(1.0f / softmax(own, down).sum);
+          const Lanes scale = spread(1.0f / softmax(own, down).sum);
           for (long i = 0; i < down; i += 16)
-            store(shares + r * down + i, _mm512_mul_ps(load(own + i), scale));
+            store(shares + r * down + i, times(load(own + i), scale));
         }
         product(shares, rows, down, kept + across * width, down, width,
                 out + at * heads * width + head * width, heads * width,
@@ -246,9 +253,9 @@ void attend(const T* query, long query_stride, const T* memory, long memory_stri
 }
 
 template <class T> float dot(const T* left, const T* right, long width) {
-  Lanes sum = _mm512_setzero_ps();
-  for (long i = 0; i < width; i += 16) sum = _mm512_fmadd_ps(load(left + i), load(right + i), sum);
-  return _mm512_reduce_add_ps(sum);
+  Lanes sum = spread(0);
+  for (long i = 0; i < width; i += 16) sum = fused(load(left + i), load(right + i), sum);
+  return total(sum);
 }
 
 // Keys and values of the tokens that one step of all beams read, (B, W', 2HA).
@@ -282,10 +289,9 @@ void attend_few(const T* query, long query_stride, const Token<T>* tokens, long 
                       (bias ? bias[t * heads + head] : 0.0f);
         const float scale = 1.0f / softmax(scores, padded(all, 16)).sum;
         for (long i = 0; i < width; i += 16) {
-          Lanes sum = _mm512_setzero_ps();
+          Lanes sum = spread(0);
           for (long t = 0; t < all; ++t)
-            sum = _mm512_fmadd_ps(_mm512_set1_ps(scores[t] * scale),
-                                  load(pairs[t] + inner + head * width + i), sum);
+            sum = fused(spread(scores[t] * scale), load(pairs[t] + inner + head * width + i), sum);
           store(out + at * inner + head * width + i, sum);
         }
       }
@@ -301,34 +307,35 @@ void pack(const T* pairs, long users, long length, long stride, long heads, long
     }
 }
 
-// Of each panel of 64 items, and each user: the largest product of what is asked and an item's
-// vector, and the sum of e^(product - largest). Items whose bit is not set do not count. A panel is
-// packed on the way, since its vectors come from memory slower than that.
+// Of each 64 items, and each user: the largest product of what is asked and an item's vector, and the
+// sum of e^(product - largest). Items whose bit is not set do not count. Vectors are packed on the
+// way, since they come from memory slower than that.
 template <class T>
 void rank(const T* asked, long users, long width, const T* vectors, long items,
-          const uint64_t* usable, long first, long end, long panels, float* largest, float* sums) {
-  T* packed = scratch<T>(0, kPanel * width);
-  float* products = scratch<float>(1, kTile * kPanel);
-  const Lanes none = _mm512_set1_ps(kNone);
-  for (long panel = first; panel < end; ++panel) {
-    const long count = std::min(kPanel, items - panel * kPanel);
+          const uint64_t* usable, long first, long end, long groups, float* largest, float* sums) {
+  T* packed = scratch<T>(0, kItems * width);
+  float* products = scratch<float>(1, kTile * kItems);
+  const Lanes none = spread(kNone);
+  for (long group = first; group < end; ++group) {
+    const long count = std::min(kItems, items - group * kItems);
     const uint64_t bits =
-        (usable ? usable[panel] : ~uint64_t(0)) & (~uint64_t(0) >> (kPanel - count));
-    if (bits) pack_rows(vectors + panel * kPanel * width, count, width, width, packed);
+        (usable ? usable[group] : ~uint64_t(0)) & (~uint64_t(0) >> (kItems - count));
+    if (bits)
+      pack_rows(vectors + group * kItems * width, count, width, width, packed);
     for (long user = 0; user < users; user += kTile) {
       const long some = std::min(kTile, users - user);
       if (bits)
-        rows_by_panel(asked + user * width, some, width, packed, width,
-                      [&](long row, long column, Lanes sum) {
-                        const auto used = __mmask16(bits >> column);
-                        store(products + row * kPanel + column,
-                              _mm512_mask_mov_ps(none, used, sum));
-                      });
+        for (long at = 0; at < count; at += kPanel)
+          rows_by_panel(asked + user * width, some, width, packed + at * width, width,
+                        [&](long row, long column, Lanes sum) {
+                          const auto used = unsigned(bits >> (at + column) & 0xffff);
+                          store(products + row * kItems + at + column, pick(used, sum, none));
+                        });
       for (long row = 0; row < some; ++row) {
-        const Softmax found =
-            bits ? softmax(products + row * kPanel, kPanel) : Softmax{kNone, 0.0f};
-        largest[(user + row) * panels + panel] = found.largest;
-        sums[(user + row) * panels + panel] = found.sum;
+        const Softmax found = bits ? softmax(products + row * kItems, padded(count, kPanel))
+                                   : Softmax{kNone, 0.0f};
+        largest[(user + row) * groups + group] = found.largest;
+        sums[(user + row) * groups + group] = found.sum;
       }
     }
   }
@@ -354,6 +361,8 @@ void* const kernels[] = {
 
 }  // namespace
 
+extern "C" long panel_width() { return kPanel; }
+
 // A function by its number; null where this processor computes it no faster than torch.
 extern "C" void* find_kernel(int bytes, int number) {
 #ifdef __AVX512BF16__
@@ -363,5 +372,6 @@ extern "C" void* find_kernel(int bytes, int number) {
 }
 
 #else
+extern "C" long panel_width() { return 0; }
 extern "C" void* find_kernel(int, int) { return nullptr; }
 #endif

@@ -18,7 +18,7 @@ from torch import Tensor
 from utgrec.decoding.kernels.build import open_library
 from utgrec.decoding.kernels.contract import Matrix, Memory, Past
 
-_PANEL, _LANES = 64, 16  # as in kernels.cpp
+_LANES = 16  # as in kernels.cpp
 _WORD, _PLACE, _FLOAT = ctypes.c_long, ctypes.c_void_p, ctypes.c_float
 
 
@@ -57,6 +57,7 @@ class Functions(NamedTuple):
     attend_few: Callable[..., None]
     rank: Callable[..., None]
     rank_pairs: Callable[..., None]
+    panel: int  # outputs of a panel, P
 
 
 @functools.cache
@@ -74,13 +75,19 @@ def find_functions(dtype: torch.dtype) -> Functions | None:
         *(
             ctypes.CFUNCTYPE(None, *takes)(place)
             for takes, place in zip(KERNELS.values(), places, strict=True)
-        )
+        ),
+        panel=library.panel_width(),
     )
 
 
 def fits(*widths: int) -> bool:
     """Whether the functions can take rows of these widths."""
     return all(width % _LANES == 0 for width in widths)
+
+
+def _up(count: int, to: int) -> int:
+    """A count up to the next multiple."""
+    return -(-count // to) * to
 
 
 def _step(values: Tensor) -> int:
@@ -102,12 +109,12 @@ class NativeKernels:
         self._call = functions
 
     def matrix(self, weight: Tensor, *, scores: bool = False) -> Matrix:
-        """See `Kernels`: panels (N / 64, K / G, 64, G), with G numbers in four bytes."""
+        """See `Kernels`: panels (N / P, K / G, P, G), with G numbers in four bytes."""
         outputs, inputs = weight.shape
-        group = 4 // self.dtype.itemsize
-        padded = torch.zeros(-(-outputs // _PANEL) * _PANEL, inputs, dtype=self.dtype)
+        group, panel = 4 // self.dtype.itemsize, self._call.panel
+        padded = torch.zeros(_up(outputs, panel), inputs, dtype=self.dtype)
         padded[:outputs] = weight
-        panels = padded.view(-1, _PANEL, inputs // group, group).transpose(1, 2)
+        panels = padded.view(-1, panel, inputs // group, group).transpose(1, 2)
         return Matrix(panels.contiguous(), outputs)
 
     def project(self, hidden: Tensor, matrix: Matrix) -> Tensor:
@@ -171,8 +178,8 @@ class NativeKernels:
         """See `Kernels`: one tensor of panels, (B, H × numbers of a head)."""
         users, length, both = pairs.shape
         width = both // 2 // self._heads
-        across = -(-length // _PANEL) * _PANEL * width
-        down = -(-length // _LANES) * _LANES * (-(-width // _PANEL) * _PANEL)
+        across = _up(length, self._call.panel) * width
+        down = _up(length, _LANES) * _up(width, self._call.panel)
         out = torch.empty(users, self._heads * (across + down), dtype=self.dtype)
         self._call.pack(
             pairs.data_ptr(), users, length, _step(pairs), self._heads, width, out.data_ptr()
