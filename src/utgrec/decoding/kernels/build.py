@@ -18,7 +18,10 @@ from pathlib import Path
 from utgrec import storage
 
 log = logging.getLogger(__name__)
-SOURCES = [Path(__file__).with_name(name) for name in ("kernels.cpp", "lanes.h", "lanes512.h", "lanes256.h")]
+SOURCES = [
+    Path(__file__).with_name(name)
+    for name in ("kernels.cpp", "lanes.h", "lanes512.h", "lanes256.h")
+]
 OPTIONS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 COMPILERS = ("g++", "clang++")
 SWITCH = "UTGREC_NATIVE"
