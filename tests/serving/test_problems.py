@@ -11,6 +11,7 @@ from served import FAST, fine, known, serve, wrong
 from small_shops import FakeCoder, png
 
 from utgrec.serving import schemas
+from utgrec.serving.changes import CatalogEditor
 
 
 @pytest.fixture
@@ -80,19 +81,30 @@ class TestFields:
         assert [one["field"] for one in errors] == ["body.histories.1.1"]
 
     @pytest.mark.parametrize(
-        ("where", "rule"),
+        ("filters", "field", "value", "rule"),
         [
-            ({"colour": "red"}, "no column 'colour'"),
-            ({"brand": {"min": 1}}, "bounds are for numbers"),
-            ({"price": "cheap"}, "is none of them"),
-            ({"price": {}}, "is empty"),
+            ({"where": {"colour": "red"}}, "where.colour", '["red"]', "no column 'colour'"),
+            ({"where": {"brand": {"min": 1}}}, "where.brand", '{"min": 1.0}', "are for numbers"),
+            ({"where": {"price": [2, "low"]}}, "where.price", '[2, "low"]', "is none of them"),
+            ({"where": {"price": {}}}, "where.price", "{}", "is empty"),
+            ({"where": {"price": None}}, "where.price", "null", "valid object"),
+            ({"where": {"price": [[3]]}}, "where.price.0", "[3]", "a valid string; or: "),
+            ({"where": {"price": {"min": "low"}}}, "where.price.min", '"low"', "a valid number"),
+            ({"where": {"price": {"least": 1}}}, "where.price.least", "1", "not permitted"),
+            ({"price": {}}, "price", "{}", "is empty"),
+            ({"price": 5}, "price", "5", "valid object"),
+            ({"category": "toys"}, "category", '"toys"', "a valid list"),
         ],
+        ids=str,
     )
-    def test_filters_that_do_not_fit(self, own, where, rule):
-        body = {"history": [], "filters": {"where": where}}
-        (error,) = wrong(own.post("/v1/recommend", json=body), 422, "invalid-input")["errors"]
-        assert error["field"] == f"body.filters.{next(iter(where))}"
+    def test_filters_that_do_not_fit(self, own, filters, field, value, rule):
+        body = {"history": [], "filters": filters}
+        document = wrong(own.post("/v1/recommend", json=body), 422, "invalid-input")
+        told = {one["field"]: one for one in document["errors"]}
+        error = told[f"body.filters.{field}"]
+        assert error["value"] == value
         assert rule in error["rule"]
+        assert "BoundsIn" not in str(document) and "dictionary" not in str(document)
 
     @pytest.mark.parametrize(
         ("item", "field", "value", "rule"),
@@ -122,6 +134,19 @@ class TestFields:
     def test_generations_are_told_without_the_servers_folders(self, own, store):
         document = wrong(own.post("/v1/generations", json={"activate": 9}), 404, "not-found")
         assert document["detail"] == "there is no generation 9; the newest ones are 1"
+
+    def test_damaged_files_are_told_without_the_servers_folders(self, own, store, caplog):
+        CatalogEditor(store).remove([known(own)[0]], activate=False)
+        path = store.path(2) / "codes.parquet"
+        path.write_bytes(path.read_bytes() + b"!")
+        document = wrong(own.post("/v1/generations", json={"activate": 2}), 409, "damaged-files")
+        assert str(store.folder) not in str(document) and "codes.parquet" not in str(document)
+        assert str(path) in caplog.text
+        manifest = store.path(2) / "manifest.json"
+        manifest.write_text("{")
+        answer = fine(own.get("/v1/generations"), schemas.GenerationsOut)
+        assert str(store.folder) not in str(answer)
+        assert [bool(one["problem"]) for one in answer["generations"]] == [False, True]
 
     def test_what_is_no_json_is_told_apart_from_wrong_fields(self, own):
         headers = {"content-type": "application/json"}

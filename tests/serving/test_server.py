@@ -109,17 +109,17 @@ class TestRecommend:
             ({"history": [], "k": 0}, "body.k", "0"),
             ({"history": [], "k": 201}, "body.k", "201"),
             ({"history": [], "beam": 5000}, "body.beam", "5000"),
-            ({"history": [""]}, "body.history.0", "''"),
+            ({"history": [""]}, "body.history.0", '""'),
             ({"history": ["x"] * 1001}, "body.history", None),
             ({"histories": [[]] * 65}, "body.histories", None),
             ({"histories": []}, "body.histories", "[]"),
             ({"history": [], "histories": [[]]}, "body", None),
             ({}, "body", "{}"),
-            ({"history": [], "unknown": "ignore"}, "body.unknown", "'ignore'"),
+            ({"history": [], "unknown": "ignore"}, "body.unknown", '"ignore"'),
             ({"history": [], "top": 3}, "body.top", "3"),
             ({"history": [], "filters": {"price": {"max": "1e999"}}}, None, None),
             ({"history": [], "filters": {"price": [1]}}, "body.filters.price", "[1]"),
-            ({"history": "A,B"}, "body.history", "'A,B'"),
+            ({"history": "A,B"}, "body.history", '"A,B"'),
         ],
     )
     def test_what_is_wrong_is_named(self, client, body, field, value):
@@ -280,8 +280,7 @@ class TestChanges:
         CatalogEditor(store).remove([known(own)[0]], activate=False)
         path = store.path(2) / "codes.parquet"
         path.write_bytes(path.read_bytes() + b"!")
-        document = wrong(own.post("/v1/generations", json={"activate": 2}), 409, "damaged-files")
-        assert "codes.parquet" in document["detail"]
+        wrong(own.post("/v1/generations", json={"activate": 2}), 409, "damaged-files")
         (store.folder / "CURRENT").write_text("2\n")
         for _ in range(200):
             if "utgrec_refused_generations_total 1.0" in own.get("/metrics").text:

@@ -1,5 +1,6 @@
 """Answers of the server as documents: what `schemas` describes, made from what the engine gives."""
 
+import logging
 import math
 from typing import Any
 from urllib.parse import quote
@@ -9,7 +10,10 @@ from starlette.exceptions import HTTPException
 from utgrec.config import to_dict
 from utgrec.serving.changes import Published
 from utgrec.serving.engine import Answer, Shelf
+from utgrec.serving.generations import Listed
 from utgrec.serving.service import Service
+
+log = logging.getLogger(__name__)
 
 
 def find_item(service: Service, item_id: str) -> tuple[Shelf, int]:
@@ -65,8 +69,16 @@ def generation_list(service: Service) -> dict[str, Any]:
     """All generations (`GenerationsOut`)."""
     return {
         "serving": service.shelf.number,
-        "generations": [one._asdict() for one in service.store.listing()],
+        "generations": [listed(one) for one in service.store.listing()],
     }
+
+
+def listed(one: Listed) -> dict[str, Any]:
+    """One generation. Why it cannot be used names folders of this machine, so the log has that."""
+    if one.problem is None:
+        return one._asdict()
+    log.error("generation %d cannot be used: %s", one.number, one.problem)
+    return {**one._asdict(), "problem": "its files cannot be used; the server's log says why"}
 
 
 def plain(value: Any) -> Any:

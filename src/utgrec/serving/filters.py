@@ -7,6 +7,7 @@ Shapes: N items, live or not.
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,18 @@ class Condition:
     """Lower bound, included; for columns of numbers."""
     at_most: float | None = None
     """Upper bound, included; for columns of numbers."""
+    field: str = dataclasses.field(default="", compare=False)
+    """Where the request has it, such as filters.price; errors name it."""
+
+    @property
+    def shown(self) -> str:
+        """As a request writes it, in JSON."""
+        said: dict[str, Any] = {"min": self.at_least, "max": self.at_most}
+        said = {name: bound for name, bound in said.items() if bound is not None}
+        if self.any_of is not None:
+            said["any_of"] = self.any_of
+        alone = list(said) == ["any_of"]
+        return json.dumps(self.any_of if alone else said, ensure_ascii=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,8 +117,8 @@ class AttributeIndex:
         try:
             return self._compare(name, condition)
         except InputError as error:
-            shown = {k: v for k, v in dataclasses.asdict(condition).items() if v is not None}
-            raise error.about([FieldError(f"filters.{name}", str(shown), str(error))]) from None
+            field = condition.field or f"filters.{name}"
+            raise error.about([FieldError(field, condition.shown, str(error))]) from None
 
     def _compare(self, name: str, condition: Condition) -> ItemSet:
         column = self._column(name)
@@ -133,9 +146,10 @@ class AttributeIndex:
         for value in values:
             flag = isinstance(value, bool)
             if not isinstance(value, kinds[column.kind]) or flag != (column.kind == "flags"):
+                shown = json.dumps(value, ensure_ascii=False)
                 raise InputError(
-                    f"{name} is a column of {column.kind}, {value!r} is none of them; "
-                    "compare it with such values"
+                    f"{name} is a column of {column.kind}, {shown} is none of them; compare it "
+                    "with such values"
                 )
         if column.kind == "words":
             # A word that no item has is no error: the catalogue changes while clients do not.

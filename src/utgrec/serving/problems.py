@@ -4,6 +4,8 @@ The caller's own values are shown to the caller, cut short; what went wrong insi
 """
 
 import json
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -23,9 +25,17 @@ from utgrec.errors import (
     UTGRecError,
 )
 
+log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 20  # that one document names
 LONGEST_VALUE = 100  # characters of a wrong value that are shown
+
+_PYTHON = re.compile(r"valid dictionary(?: or instance of \w+)?")  # pydantic's name of an object
+_NO_STAGE = "the server has no such files; its log says which are missing"
+_DAMAGED = (
+    "files that the server needs for this cannot be used, what served before goes on serving; its "
+    "log names the file and the next step"
+)
 
 
 def problem(
@@ -61,10 +71,11 @@ def describe(error: UTGRecError, part: str = "body") -> Response:
         return problem(422, "unknown-item", str(error), errors=_fields(error, part))
     if isinstance(error, InputError):
         return problem(422, "invalid-input", str(error), errors=_fields(error, part))
-    if isinstance(error, MissingStage):
-        return problem(404, "not-found", str(error))
-    if isinstance(error, StorageError):
-        return problem(409, "damaged-files", str(error))
+    if isinstance(error, StorageError):  # its message names folders of this machine
+        log.error("a request met files that cannot be used: %s", error)
+        if isinstance(error, MissingStage):
+            return problem(404, "not-found", _NO_STAGE)
+        return problem(409, "damaged-files", _DAMAGED)
     if isinstance(error, Unavailable):
         return problem(503, "unavailable", str(error), headers={"Retry-After": "5"})
     return problem(500, "internal", "the server could not answer; its log says why")
@@ -83,7 +94,7 @@ def handle_problems(app: FastAPI) -> None:
         if first["type"] == "json_invalid":
             why = f"{first['ctx']['error']}, at character {first['loc'][-1]}"
             return problem(400, "bad-request", f"the body is no JSON: {why}")
-        found = [_entry(one) for one in error.errors()[:MOST_ERRORS]]
+        found = _entries(error.errors(), error.body)[:MOST_ERRORS]
         named = ", ".join(dict.fromkeys(one["field"] for one in found))
         return problem(422, "invalid-input", f"cannot be used: {named}", errors=found)
 
@@ -104,7 +115,37 @@ def _cut(shown: str) -> str:
     return shown if len(shown) <= LONGEST_VALUE else shown[:LONGEST_VALUE] + "…"
 
 
-def _entry(error: Mapping[str, Any]) -> dict[str, str]:
-    where = [str(part) for part in error["loc"]]
-    shown = _cut(repr(error.get("input")))
-    return {"field": ".".join(where), "value": shown, "rule": str(error["msg"])}
+def _entries(errors: Sequence[Any], body: Any) -> list[dict[str, str]]:
+    """One entry per place of the request; what it may be instead is one rule.
+
+    A value that may be of several kinds fails as each of them. pydantic puts the kinds, which have
+    names of this program, into the places.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for error in errors:
+        field = ".".join(map(str, _place(error, body)))
+        rule = _PYTHON.sub("valid object", str(error["msg"]))
+        known = found.get(field)
+        if known is None:
+            shown = json.dumps(error.get("input"), ensure_ascii=False, default=repr)
+            found[field] = {"field": field, "value": _cut(shown), "rule": rule}
+        elif rule not in known["rule"]:
+            known["rule"] += f"; or: {rule}"
+    return list(found.values())
+
+
+def _place(error: Mapping[str, Any], body: Any) -> list[str | int]:
+    """Where in the request an error is: of a body, the steps that it has, and a missing field."""
+    location: Sequence[str | int] = error["loc"]
+    if location[0] != "body":
+        return list(location)
+    place, value = [location[0]], body
+    for step in location[1:]:
+        inside = isinstance(value, Mapping) and step in value
+        listed = isinstance(value, list) and isinstance(step, int) and step < len(value)
+        if inside or listed:
+            place.append(step)
+            value = value[step]
+        elif step == location[-1] and error["type"] == "missing":
+            place.append(step)
+    return place

@@ -63,9 +63,9 @@ class BoundsIn(Strict):
     min: Number | None = None
     max: Number | None = None
 
-    def condition(self) -> Condition:
-        """As the engine takes it."""
-        return Condition(at_least=self.min, at_most=self.max)
+    def condition(self, field: str) -> Condition:
+        """As the engine takes it; `field` is where the request has it."""
+        return Condition(at_least=self.min, at_most=self.max, field=field)
 
 
 Values = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES)]
@@ -94,15 +94,17 @@ class FiltersIn(Strict):
         """As the engine takes it."""
         where: list[tuple[str, Condition]] = []
         if self.category is not None:
-            where.append(("category", Condition(any_of=tuple(self.category))))
+            field = "filters.category"
+            where.append(("category", Condition(any_of=tuple(self.category), field=field)))
         if self.price is not None:
-            where.append(("price", self.price.condition()))
+            where.append(("price", self.price.condition("filters.price")))
         for name, value in self.where.items():
+            field = f"filters.where.{name}"
             if isinstance(value, BoundsIn):
-                where.append((name, value.condition()))
+                where.append((name, value.condition(field)))
             else:
                 values = value if isinstance(value, list) else [value]
-                where.append((name, Condition(any_of=tuple(values))))
+                where.append((name, Condition(any_of=tuple(values), field=field)))
         allow = None if self.allow is None else tuple(self.allow)
         return Filters(where=tuple(where), allow=allow, deny=tuple(self.deny))
 

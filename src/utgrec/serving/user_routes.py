@@ -86,9 +86,10 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
         taken = await service.look_up(lambda: users.history(user_id, schemas.MAX_HISTORY))
         where = []
         if category:
-            where.append(("category", Condition(any_of=tuple(category))))
+            where.append(("category", Condition(any_of=tuple(category), field="category")))
         if min_price is not None or max_price is not None:
-            where.append(("price", Condition(at_least=min_price, at_most=max_price)))
+            field = "max_price" if min_price is None else "min_price"
+            where.append(("price", Condition(at_least=min_price, at_most=max_price, field=field)))
         request = Request(
             history=tuple(one.item_id for one in taken),
             k=k,

@@ -1,7 +1,9 @@
 """The kernels are compiled once; where they cannot be, decoding goes on without them."""
 
+import os
 import shutil
 import subprocess
+import time
 
 import pytest
 import torch
@@ -37,6 +39,40 @@ def test_compiled_once_and_found_again(empty_cache, monkeypatch, tmp_path):
     build.open_library.cache_clear()
     monkeypatch.setattr(build, "COMPILERS", ())
     assert build.open_library() is not None
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no compiler on this machine")
+def test_only_what_is_long_out_of_use_is_removed(empty_cache, monkeypatch, tmp_path):
+    source = tmp_path / "none.cpp"
+    source.write_text('extern "C" void* find_kernel(int, int) { return nullptr; }')
+    monkeypatch.setattr(build, "SOURCES", [source])
+    ours = build._name().split("-")[0]
+    old = {f"{ours}-other.so", "other-old.so", "oldname.so", ".other-old.so.7.partial"}
+    empty_cache.mkdir(parents=True)
+    for name in (*old, "other-new.so", "note.txt"):
+        (empty_cache / name).touch()
+    for name in (*old, "note.txt"):
+        os.utime(empty_cache / name, (0, time.time() - build.KEPT_S - 60))
+    assert build.open_library() is not None
+    left = {path.name for path in empty_cache.iterdir()}
+    assert left == {f"{build._name()}.so", f"{ours}-other.so", "other-new.so", "note.txt"}
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no compiler on this machine")
+def test_opening_keeps_a_library_from_being_removed(empty_cache, monkeypatch, tmp_path):
+    first, second = tmp_path / "first.cpp", tmp_path / "second.cpp"
+    for number, source in enumerate((first, second)):
+        source.write_text(f'extern "C" void* find_kernel(int, int) {{ return (void*){number}; }}')
+    monkeypatch.setattr(build, "SOURCES", [first])
+    assert build.open_library() is not None
+    (made,) = empty_cache.iterdir()
+    os.utime(made, (0, 0))
+    forget()
+    assert build.open_library() is not None  # found again, and in use
+    forget()
+    monkeypatch.setattr(build, "SOURCES", [second])
+    assert build.open_library() is not None
+    assert made.is_file() and len(list(empty_cache.iterdir())) == 2
 
 
 def test_without_a_compiler_there_is_no_library(empty_cache, monkeypatch):

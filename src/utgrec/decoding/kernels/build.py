@@ -1,10 +1,12 @@
 """Compile `kernels.cpp` once for the machine it runs on, and open it.
 
 The library lies in the cache folder (`$UTGREC_CACHE`, else ~/.cache/utgrec), named by its source,
-the options and the processor, so a change of any of them compiles it anew; that takes some seconds.
-Where it cannot be made there is none, and torch computes everything.
+and by the options and the processor, so a change of any of them compiles it anew; that takes some
+seconds. Where it cannot be made there is none, and torch computes everything. Libraries of other
+sources that nobody has opened for long are removed when a new one is made.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -13,6 +15,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from utgrec import storage
@@ -27,6 +30,7 @@ COMPILERS = ("g++", "clang++")
 SWITCH = "UTGREC_NATIVE"
 """Environment variable; 0 leaves everything to torch."""
 PATIENCE = 300  # seconds for the compiler
+KEPT_S = 30 * 24 * 3600  # a library of another source stays for so long after it was last opened
 
 
 @functools.cache
@@ -35,7 +39,10 @@ def open_library() -> ctypes.CDLL | None:
     if os.environ.get(SWITCH) == "0" or platform.machine() != "x86_64":
         return None
     try:
-        return ctypes.CDLL(str(_compiled()))
+        path = _compiled()
+        with contextlib.suppress(OSError):  # a folder that may only be read
+            os.utime(path)  # in use: see `_prune`
+        return ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         log.info("decoding without compiled kernels: %s", error)
         return None
@@ -68,13 +75,27 @@ def _compiled() -> Path:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+    _prune(folder, path)
     return path
+
+
+def _prune(folder: Path, made: Path) -> None:
+    """Remove libraries of other sources, and what a killed compiler left, if long out of use.
+
+    Other versions of the package, and other machines with the same home, may share the folder.
+    What a process has opened stays usable to it after it was removed.
+    """
+    source = made.name.split("-")[0]
+    for path in (*folder.glob("*.so"), *folder.glob(".*.partial")):
+        with contextlib.suppress(OSError):  # somebody else removed it, or owns it
+            if path.name.split("-")[0] != source and time.time() - path.stat().st_mtime > KEPT_S:
+                path.unlink()
 
 
 def _name() -> str:
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.is_file() else []
     flags = next((line for line in lines if line.startswith("flags")), platform.processor())
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES))
-    digest.update("\n".join([*OPTIONS, flags]).encode())
-    return digest.hexdigest()[:32]
+    source = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES))
+    machine = hashlib.sha256("\n".join([*OPTIONS, flags]).encode())
+    return f"{source.hexdigest()[:16]}-{machine.hexdigest()[:16]}"

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 import utgrec
 from utgrec import storage
 from utgrec.serving.access import allow
-from utgrec.serving.documents import short
+from utgrec.serving.documents import listed, short
 from utgrec.serving.engine import Shelf
 from utgrec.serving.explorer import schemas
 from utgrec.serving.explorer.facets import describe_facets
@@ -241,4 +241,4 @@ def _told(explorer: Explorer, one: Listed) -> dict[str, Any]:
             places = shelf.catalog.indices_of(known)
             examples = [short(shelf, place) for place in places]
             changed[kind] = {"items": len(ids), "examples": examples}
-    return {**one._asdict(), "changed": changed, "drift": drift}
+    return {**listed(one), "changed": changed, "drift": drift}
