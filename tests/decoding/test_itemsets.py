@@ -1,5 +1,7 @@
 """Sets of items are sets: every condition equals going through the items one by one."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_shops import make_shop, random_codes
 
 from utgrec.decoding import AllowedItems, CodeTrie, ItemSet, ListColumn, ValueColumn
+from utgrec.decoding.itemsets import count_bits
 from utgrec.errors import InputError
 
 SIZES = (6, 8, 8)
@@ -133,3 +136,17 @@ def test_a_million_items_take_little():
     allowed = AllowedItems(trie, chosen)
     nodes = torch.arange(len(trie.levels[1].codes))
     assert int(allowed.below(1, nodes).sum()) == int(allowed.below(0, torch.arange(256)).sum())
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 63, 64, 65, 1000])
+def test_bits_between_positions_are_counted(size):
+    """By compiled functions, where there are some, and by numpy."""
+    rng = np.random.default_rng(size)
+    mask = rng.random(size) < 0.5
+    bits = np.packbits(mask, bitorder="little")
+    inner = np.sort(rng.integers(0, size + 1, 9))
+    for starts in (np.array([0, *inner, size]), np.array([0, size]), np.arange(size + 1)):
+        expected = [mask[a:b].sum() for a, b in itertools.pairwise(starts.tolist())]
+        starts = starts.astype(np.int32)
+        assert ItemSet(bits, size).counts(starts).tolist() == expected
+        assert count_bits(bits, starts).tolist() == expected

@@ -25,7 +25,7 @@ from utgrec.decoding.choose import (
 )
 from utgrec.decoding.filters import NO_ITEM, AllowedItems, Exclusions
 from utgrec.decoding.parallel import in_threads
-from utgrec.decoding.trie import CodeTrie
+from utgrec.decoding.trie import CodeTrie, look_up
 from utgrec.errors import InputError
 from utgrec.recommender.vocabulary import PAD, Vocabulary
 
@@ -251,7 +251,7 @@ class BeamSearch(Generic[State]):
         slot = torch.arange(widest, device=beams.nodes.device)  # (C,)
         missing = slot >= below.length[:, :, None]  # (B, W, C)
         child = (below.first[:, :, None] + slot).masked_fill_(missing, 0)  # (B, W, C)
-        scores = log_probs.gather(2, level.codes[child].long())  # (B, W, C)
+        scores = log_probs.gather(2, look_up(level.codes, child).long())  # (B, W, C)
         scores += beams.scores[:, :, None]
         if given.allowed is not None:
             missing |= given.allowed.none_below(depth, child)

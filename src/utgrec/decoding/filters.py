@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from utgrec.decoding.itemsets import ItemSet
-from utgrec.decoding.trie import CodeTrie
+from utgrec.decoding.trie import CodeTrie, look_up
 from utgrec.errors import InputError
 
 NO_ITEM = -1
@@ -44,8 +44,8 @@ class AllowedItems:
         self._trie, self._set = trie, chosen
         self._bits = torch.from_numpy(chosen.bits).to(trie.device)  # (ceil(N / 8),)
         self._counts = tuple(
-            None if cuts is None else torch.from_numpy(chosen.counts(cuts)).to(trie.device)
-            for cuts in trie.cuts
+            None if starts is None else torch.from_numpy(chosen.counts(starts)).to(trie.device)
+            for starts in trie.starts
         )  # each (n,), int32; None where a node is an item
 
     @property
@@ -66,18 +66,18 @@ class AllowedItems:
 
     def holds(self, positions: Tensor) -> Tensor:
         """Whether items at sorted positions may be returned. Any shape, int64 → the same, bool"""
-        byte = self._bits[positions >> 3]
+        byte = look_up(self._bits, positions >> 3)
         return ((byte >> (positions & 7).to(torch.uint8)) & 1).bool()
 
     def below(self, depth: int, nodes: Tensor) -> Tensor:
         """Number of allowed items below nodes of a level. Any shape, int64 → the same"""
         counts = self._counts[depth]
-        return self.holds(nodes).int() if counts is None else counts[nodes]
+        return self.holds(nodes).int() if counts is None else look_up(counts, nodes)
 
     def none_below(self, depth: int, nodes: Tensor) -> Tensor:
         """Whether nodes of a level lead to no allowed item. Any shape, int64 → the same, bool"""
         counts = self._counts[depth]
-        return ~self.holds(nodes) if counts is None else counts[nodes] == 0
+        return ~self.holds(nodes) if counts is None else look_up(counts, nodes) == 0
 
 
 class Exclusions:

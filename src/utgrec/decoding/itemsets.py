@@ -6,7 +6,6 @@ microseconds for a million items. `AllowedItems` pushes the result up the trie.
 Shapes: N items · E entries of a column of lists.
 """
 
-import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -16,7 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from utgrec.decoding.trie import CodeTrie, Cuts
+from utgrec.decoding.kernels.native import find_functions
+from utgrec.decoding.trie import CodeTrie
 from utgrec.errors import InputError
 
 Bits = npt.NDArray[np.uint8]
@@ -94,26 +94,27 @@ class ItemSet:
         return ItemSet(bits, self.size)
 
     def __len__(self) -> int:
-        return int(self._before[-1])
+        return int(self.counts(np.array([0, self.size], dtype=np.int32))[0])
 
     @property
     def in_order(self) -> npt.NDArray[np.bool_]:
         """Whether each item is in the set, in the order of the trie. (N,)"""
         return np.unpackbits(self.bits, count=self.size, bitorder="little").view(np.bool_)
 
-    def counts(self, cuts: Cuts) -> npt.NDArray[np.int32]:
-        """How many items of the set are between neighbouring positions, (n + 1,) → (n,)."""
-        before = self._before
-        inside = np.append(self.bits, np.uint8(0)).take(cuts.byte) & cuts.lower
-        counted: npt.NDArray[np.int32] = np.diff(before.take(cuts.byte) + np.bitwise_count(inside))
+    def counts(self, starts: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """How many items of the set are between neighbouring sorted positions, (n + 1,) → (n,)."""
+        functions = find_functions(torch.float32)
+        if functions is None:
+            return count_bits(self.bits, starts)
+        counted = np.empty(len(starts) - 1, dtype=np.int32)
+        functions.count_bits(
+            self.bits.ctypes.data,
+            len(self.bits),
+            starts.ctypes.data,
+            len(counted),
+            counted.ctypes.data,
+        )
         return counted
-
-    @functools.cached_property
-    def _before(self) -> npt.NDArray[np.int32]:
-        """How many items of the set are before each byte, and in all. (ceil(N / 8) + 1,)"""
-        before = np.zeros(len(self.bits) + 1, dtype=np.int32)
-        np.cumsum(np.bitwise_count(self.bits), dtype=np.int32, out=before[1:])
-        return before
 
     def _require_same(self, other: "ItemSet") -> None:
         if self.size != other.size:
@@ -234,6 +235,16 @@ class _Kept:
         while len(self._sets) > SETS_KEPT:
             self._sets.popitem(last=False)
         return whole
+
+
+def count_bits(bits: Bits, starts: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """How many bits are set between neighbouring positions, (n + 1,) → (n,)."""
+    before = np.zeros(len(bits) + 1, dtype=np.int32)
+    np.cumsum(np.bitwise_count(bits), dtype=np.int32, out=before[1:])
+    byte, lower = starts >> 3, (np.left_shift(1, starts & 7) - 1).astype(np.uint8)
+    inside = np.append(bits, np.uint8(0)).take(byte) & lower
+    counted: npt.NDArray[np.int32] = np.diff(before.take(byte) + np.bitwise_count(inside))
+    return counted
 
 
 def positions(trie: CodeTrie) -> npt.NDArray[np.int32]:

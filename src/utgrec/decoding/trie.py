@@ -51,13 +51,6 @@ class Level(NamedTuple):
         return torch.searchsorted(self.starts, positions.int(), right=True) - 1
 
 
-class Cuts(NamedTuple):
-    """Sorted positions as places in an array of bits, for counting those before them."""
-
-    byte: npt.NDArray[np.int64]  # the byte that holds the position's bit
-    lower: npt.NDArray[np.uint8]  # the bits of that byte before it
-
-
 class CodeTrie:
     """The code tuples of a catalogue. It is rebuilt from the codes, never saved."""
 
@@ -123,14 +116,10 @@ class CodeTrie:
         return self.order.device
 
     @functools.cached_property
-    def cuts(self) -> tuple[Cuts | None, ...]:
-        """Of each level where its nodes' items begin, and the end; None where a node is an item.
-
-        Made for the first filter, 9 bytes per inner node.
-        """
+    def starts(self) -> tuple[npt.NDArray[np.int32] | None, ...]:
+        """Of each level where its nodes' items begin, and the end; None where a node is an item."""
         return tuple(
-            None if level.starts is None else _cuts(level.starts.cpu().numpy())
-            for level in self.levels
+            None if level.starts is None else level.starts.cpu().numpy() for level in self.levels
         )
 
     @property
@@ -163,16 +152,16 @@ class CodeTrie:
         return [self.order, self.rank, *per_level]
 
 
+def look_up(values: Tensor, places: Tensor) -> Tensor:
+    """`values[places]`, several times as fast. (n,), any shape, int64 → the same shape"""
+    return values.index_select(0, places.flatten()).view(places.shape)
+
+
 def _ranges(bounds: Tensor | None, rows: Tensor) -> Range:
     if bounds is None:
         return Range(rows, torch.ones_like(rows))
-    first = bounds[rows].long()
-    return Range(first, bounds[rows + 1].long() - first)
-
-
-def _cuts(starts: npt.NDArray[np.int32]) -> Cuts:
-    lower = (np.left_shift(1, starts & 7) - 1).astype(np.uint8)
-    return Cuts((starts >> 3).astype(np.int64), lower)
+    first = look_up(bounds, rows).long()
+    return Range(first, look_up(bounds, rows + 1).long() - first)
 
 
 def _check(table: npt.NDArray[Any]) -> None:

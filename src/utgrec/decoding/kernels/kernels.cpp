@@ -349,6 +349,28 @@ void rank_pairs(const T* asked, long width, const T* vectors, const int64_t* use
     out[i] = dot(asked + users[i] * width, vectors + items[i] * width, width);
 }
 
+// How many bits are set between neighbouring positions, which ascend: counts + 1 of them.
+void count_bits(const uint8_t* bits, long bytes, const int32_t* positions, long counts, int32_t* out) {
+  const long words = padded(bytes, 8) / 8;
+  uint64_t* word = scratch<uint64_t>(0, words + 1);
+  int32_t* before = scratch<int32_t>(1, words + 1);  // bits before each word
+  word[words] = 0;
+  word[std::max(words - 1, 0L)] = 0;
+  std::memcpy(word, bits, bytes);
+  before[0] = 0;
+  for (long i = 0; i < words; ++i) before[i + 1] = before[i] + __builtin_popcountll(word[i]);
+  const auto below = [&](int32_t position) {
+    const uint64_t lower = (uint64_t(1) << (position & 63)) - 1;
+    return before[position >> 6] + __builtin_popcountll(word[position >> 6] & lower);
+  };
+  int32_t last = below(positions[0]);
+  for (long i = 0; i < counts; ++i) {
+    const int32_t next = below(positions[i + 1]);
+    out[i] = next - last;
+    last = next;
+  }
+}
+
 // In the order of `KERNELS` in native.py.
 template <class T>
 void* const kernels[] = {
@@ -356,7 +378,7 @@ void* const kernels[] = {
     reinterpret_cast<void*>(feed_forward<T>), reinterpret_cast<void*>(log_probs<T>),
     reinterpret_cast<void*>(pack<T>),         reinterpret_cast<void*>(attend<T>),
     reinterpret_cast<void*>(attend_few<T>),   reinterpret_cast<void*>(rank<T>),
-    reinterpret_cast<void*>(rank_pairs<T>),
+    reinterpret_cast<void*>(rank_pairs<T>),   reinterpret_cast<void*>(count_bits),
 };
 
 }  // namespace

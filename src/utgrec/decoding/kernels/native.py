@@ -42,6 +42,7 @@ KERNELS: dict[str, tuple[Any, ...]] = {
     ),
     "rank": (_PLACE, _WORD, _WORD, _PLACE, _WORD, _PLACE, _WORD, _WORD, _WORD, _PLACE, _PLACE),
     "rank_pairs": (_PLACE, _WORD, _PLACE, _PLACE, _PLACE, _WORD, _PLACE),
+    "count_bits": (_PLACE, _WORD, _PLACE, _WORD, _PLACE),
 }
 
 
@@ -57,6 +58,7 @@ class Functions(NamedTuple):
     attend_few: Callable[..., None]
     rank: Callable[..., None]
     rank_pairs: Callable[..., None]
+    count_bits: Callable[..., None]
     panel: int  # outputs of a panel, P
 
 
