@@ -1,8 +1,10 @@
 """The compiled kernels compute what torch computes, and are only used where they can be."""
 
+import numpy as np
 import pytest
 import torch
 
+from utgrec.decoding.item_table import NOTHING, PANEL, Panels
 from utgrec.decoding.kernels import (
     LayerSizes,
     NativeKernels,
@@ -147,3 +149,42 @@ def test_widths_that_do_not_fit_are_left_to_torch(dtype):
 
 def test_an_unknown_precision_has_no_kernels():
     assert find_functions(torch.float16) is None
+
+
+@pytest.mark.parametrize("users", [1, 4, 5, 60])
+@pytest.mark.parametrize("items", [1, 63, 64, 81, 200])
+def test_panels_of_items_are_torchs(users, items):
+    """One by one for few users, packed for many; some items, and all of one panel, left out."""
+    functions = find_functions(torch.float32)
+    if functions is None:
+        pytest.skip("this processor or its compiler has no kernels")
+    torch.manual_seed(items)
+    count = -(-items // PANEL)
+    asked, vectors = torch.randn(users, 32), torch.randn(items, 32)
+    mask = torch.rand(count * PANEL) < 0.5
+    mask[64:128] = False
+    words = torch.from_numpy(np.packbits(mask.numpy(), bitorder="little").view(np.int64))
+    for usable in (None, words):
+        found = Panels(torch.empty(users, count), torch.empty(users, count))
+        functions.rank(
+            asked.data_ptr(),
+            users,
+            32,
+            vectors.data_ptr(),
+            items,
+            None if usable is None else usable.data_ptr(),
+            0,
+            count,
+            count,
+            found.largest.data_ptr(),
+            found.sums.data_ptr(),
+        )
+        scores = torch.full((users, count * PANEL), -torch.inf)
+        scores[:, :items] = asked @ vectors.T
+        if usable is not None:
+            scores[:, ~mask] = -torch.inf
+        expected = Panels.of(scores.view(users, count, PANEL))
+        there = expected.largest > NOTHING
+        assert (found.largest[~there] == NOTHING).all()
+        torch.testing.assert_close(found.largest[there], expected.largest[there])
+        torch.testing.assert_close(found.sums[there], expected.sums[there])

@@ -29,6 +29,7 @@ constexpr long kBlock = 6;   // rows multiplied at once
 constexpr long kTile = 48;   // rows that pass through a function together
 constexpr long kDepth = 128; // inputs taken at once where sums go to memory; 16 KB of a panel
 constexpr long kItems = 64;  // items that `rank` gives one answer for
+constexpr long kFew = 4;     // users for whom `rank` takes items one by one
 constexpr float kNone = -3e38f;  // score of a place that is not there
 
 long padded(long count, long to) { return (count + to - 1) / to * to; }
@@ -308,8 +309,8 @@ void pack(const T* pairs, long users, long length, long stride, long heads, long
 }
 
 // Of each 64 items, and each user: the largest product of what is asked and an item's vector, and the
-// sum of e^(product - largest). Items whose bit is not set do not count. Vectors are packed on the
-// way, since they come from memory slower than that.
+// sum of e^(product - largest). Items whose bit is not set do not count. For many users vectors are
+// packed on the way; for few that would take longer than to multiply them one by one.
 template <class T>
 void rank(const T* asked, long users, long width, const T* vectors, long items,
           const uint64_t* usable, long first, long end, long groups, float* largest, float* sums) {
@@ -320,20 +321,24 @@ void rank(const T* asked, long users, long width, const T* vectors, long items,
     const long count = std::min(kItems, items - group * kItems);
     const uint64_t bits =
         (usable ? usable[group] : ~uint64_t(0)) & (~uint64_t(0) >> (kItems - count));
-    if (bits)
-      pack_rows(vectors + group * kItems * width, count, width, width, packed);
+    const T* from = vectors + group * kItems * width;
+    if (bits && users > kFew) pack_rows(from, count, width, width, packed);
     for (long user = 0; user < users; user += kTile) {
       const long some = std::min(kTile, users - user);
-      if (bits)
+      if (bits && users > kFew)
         for (long at = 0; at < count; at += kPanel)
-          rows_by_panel(asked + user * width, some, width, packed + at * width, width,
-                        [&](long row, long column, Lanes sum) {
-                          const auto used = unsigned(bits >> (at + column) & 0xffff);
-                          store(products + row * kItems + at + column, pick(used, sum, none));
-                        });
+          rows_by_panel(
+              asked + user * width, some, width, packed + at * width, width,
+              [&](long row, long column, Lanes sum) { store(products + row * kItems + at + column, sum); });
+      else if (bits)
+        for (long row = 0; row < some; ++row)
+          for (long i = 0; i < count; ++i)
+            products[row * kItems + i] = dot(asked + (user + row) * width, from + i * width, width);
       for (long row = 0; row < some; ++row) {
-        const Softmax found = bits ? softmax(products + row * kItems, padded(count, kPanel))
-                                   : Softmax{kNone, 0.0f};
+        float* own = products + row * kItems;
+        for (long i = 0; bits && i < kItems; i += 16)
+          store(own + i, pick(unsigned(bits >> i & 0xffff), load(own + i), none));
+        const Softmax found = bits ? softmax(own, kItems) : Softmax{kNone, 0.0f};
         largest[(user + row) * groups + group] = found.largest;
         sums[(user + row) * groups + group] = found.sum;
       }
