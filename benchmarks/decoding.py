@@ -10,7 +10,8 @@ process in turn, several times; figures are medians. `generate` walks a trie of 
 `prefix_allowed_tokens_fn`, as published code does; at beam 50 it gets 128 users at once, since 256
 take more than 8 GB. In batches of 16 it is faster per user, which the part `reference` measures.
 The machine's peak is that of products of two square matrices, measured in turn with the rest.
-Results go to `benchmarks/results/decoding.json`, one entry per device and number of threads.
+Results go to `benchmarks/results/decoding.json`, one entry per device and number of threads. On a
+processor without instructions for bfloat16, where it is of no use, everything is in float32.
 """
 
 import argparse
@@ -42,12 +43,13 @@ from utgrec.decoding import (
     ValueColumn,
 )
 from utgrec.decoding.kernels import TorchKernels
+from utgrec.decoding.models import working_dtype
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
 RESULTS = Path(__file__).parent / "results" / "decoding.json"
 HISTORY_ITEMS, K, SIDE = 20, 10, 1536
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MILLION = 1_000_000
 MOST_SEQUENCES = 6400  # users × beams that `generate` gets at once; 5 GB
 PARTS = ("decoding", "reference", "decoder-only", "mixed", "million")
@@ -141,10 +143,16 @@ class Bench:
         self.histories = self.histories.to(self.device)
         self.trie = CodeTrie.build(self.codes).to(self.device)
         began = time.perf_counter()
-        self.lean = {name: LeanT5(self.model, dtype) for name, dtype in DTYPES.items()}
+        self.dtypes = {
+            name: dtype
+            for name, dtype in PRECISIONS.items()
+            if dtype in (torch.float32, working_dtype("bf16", torch.device(self.device)))
+        }
+        self.fastest = list(self.dtypes)[-1]
+        self.lean = {name: LeanT5(self.model, dtype) for name, dtype in self.dtypes.items()}
         self.warm_up_s = time.perf_counter() - began  # compiles the kernels if they are not there
         config = self.model.config
-        for name, dtype in DTYPES.items():
+        for name, dtype in self.dtypes.items():
             plain = TorchKernels(dtype, config.num_heads, config.layer_norm_epsilon)
             self.lean[f"{name} by torch"] = LeanT5(self.model, dtype, kernels=plain)
 
@@ -164,7 +172,9 @@ class Bench:
 
     def turns(self, ways: dict[str, Way]) -> dict[str, Taken]:
         """Time them, and the products of matrices with them."""
-        peaks = {f"peak {name}": multiply(dtype, self.device) for name, dtype in DTYPES.items()}
+        peaks = {
+            f"peak {name}": multiply(dtype, self.device) for name, dtype in self.dtypes.items()
+        }
         return take_turns({**ways, **peaks}, self.repeats, self.device)
 
     def beside_generate(self, batch: int, beam: int) -> list[dict[str, Any]]:
@@ -229,7 +239,7 @@ class Bench:
         )
         trie = CodeTrie.build(codes).to(self.device)
         searches = {
-            name: self.search(self.lean["bfloat16"], one)
+            name: self.search(self.lean[self.fastest], one)
             for name, one in (("ten thousand", self.trie), ("a million", trie))
         }
         users = min(64, self.options.users)
@@ -320,7 +330,7 @@ class Bench:
             f"{name} batch {users}": self.ours(
                 self.search(LeanCausal(model, dtype), self.trie), users, beam
             )
-            for name, dtype in DTYPES.items()
+            for name, dtype in self.dtypes.items()
             for users in {self.options.users, 1}
         }
         taken = self.turns(ways)
@@ -386,8 +396,10 @@ def main() -> None:
 
     settings = {key: value for key, value in vars(options).items() if key not in ("out", "parts")}
     facts = {"began": began, "load_before": load, "load_after": os.getloadavg()[0]}
+    facts["instructions"] = torch.backends.cpu.get_cpu_capability()
     entries = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    entry = entries.setdefault(f"{options.device}, threads {options.threads}", {})
+    without = "" if "bfloat16" in bench.dtypes else " without bfloat16"
+    entry = entries.setdefault(f"{options.device}{without}, threads {options.threads}", {})
     entry |= {"machine": machine(), "settings": settings, **result}
     entry["measured"] = {**entry.get("measured", {}), **dict.fromkeys(options.parts, facts)}
     options.out.parent.mkdir(parents=True, exist_ok=True)

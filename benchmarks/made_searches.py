@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from utgrec.decoding import CodeTrie, LeanCausal, make_search
+from utgrec.decoding.models import working_dtype
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.companions import CatalogCompanions, Companions
 from utgrec.recommender.item_vectors import item_keys, token_bits
@@ -41,7 +42,8 @@ def mixed_searches(vocabulary: Vocabulary, codes: Tensor) -> dict[str, Any]:
         )
         for _ in range(2)
     )
-    lean, trie = LeanCausal(model, torch.bfloat16), CodeTrie.build(codes)
+    lean = LeanCausal(model, working_dtype("bf16", torch.device("cpu")))
+    trie = CodeTrie.build(codes)
     return {
         name: make_search(
             model, lean, vocabulary, trie, domain, table, mixing, companions, contents
