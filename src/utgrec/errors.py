@@ -24,6 +24,7 @@ UTGRecError
 A message names the value received, the rule, and the next step.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
@@ -42,6 +43,11 @@ class FieldError(NamedTuple):
     field: str  # where it is, such as history.3
     value: str
     rule: str  # what it must be
+
+    @classmethod
+    def of(cls, field: str, value: object, rule: str) -> Self:
+        """The value as a request would write it, in JSON."""
+        return cls(field, json.dumps(value, ensure_ascii=False, default=repr), rule)
 
 
 class UTGRecError(Exception):

@@ -69,10 +69,10 @@ class TestFields:
         }
         errors = wrong(own.post("/v1/recommend", json=body), 422, "unknown-item")["errors"]
         assert [(one["field"], one["value"][:8]) for one in errors] == [
-            ("body.history.1", "'nobody'"),
-            ("body.history.2", "'xxxxxxx"),
-            ("body.filters.allow.0", "'no2'"),
-            ("body.filters.deny.1", "'no1'"),
+            ("body.history.1", '"nobody"'),
+            ("body.history.2", '"xxxxxxx'),
+            ("body.filters.allow.0", '"no2"'),
+            ("body.filters.deny.1", '"no1"'),
         ]
         assert all(one["rule"] == "is in the catalogue" for one in errors)
         assert max(len(one["value"]) for one in errors) <= 101
@@ -109,11 +109,11 @@ class TestFields:
     @pytest.mark.parametrize(
         ("item", "field", "value", "rule"),
         [
-            ({"item_id": "KIT00001"}, "item_id", "'KIT00001'", "is not in the catalogue"),
-            ({"item_id": "A"}, "item_id", "'A'", "has words or a picture"),
-            ({"item_id": "A", "titel": "x"}, "titel", "'x'", "is a field of this catalogue"),
-            ({"item_id": "A", "price": "a lot"}, "price", "'a lot'", "can be kept as double"),
-            ({"item_id": "B", "title": "x"}, "item_id", "'B'", "names one item"),
+            ({"item_id": "KIT00001"}, "item_id", '"KIT00001"', "is not in the catalogue"),
+            ({"item_id": "A"}, "item_id", '"A"', "has words or a picture"),
+            ({"item_id": "A", "titel": "x"}, "titel", '"x"', "is a field of this catalogue"),
+            ({"item_id": "A", "price": "a lot"}, "price", '"a lot"', "can be kept as double"),
+            ({"item_id": "B", "title": "x"}, "item_id", '"B"', "names one item"),
             (
                 {"item_id": "A", "image": base64.b64encode(b"GIF").decode()},
                 "image",

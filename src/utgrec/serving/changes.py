@@ -243,6 +243,6 @@ def _about(new: Sequence[NewItem], places: Sequence[int], what: str, rule: str) 
     """An error about some of the new items, by their places among them."""
     ids = [new[place].item_id for place in places]
     return InputError(f"{are(ids)} {what}").about(
-        FieldError(f"items.{place}.item_id", repr(item_id), rule)
+        FieldError.of(f"items.{place}.item_id", item_id, rule)
         for place, item_id in zip(places, ids, strict=True)
     )

@@ -195,7 +195,7 @@ class Shelf:
                 f"not in this catalogue: {named(unknown)}; correct the ids, or ask to skip what "
                 "is unknown"
             ).about(
-                FieldError(f"{field}.{given.index(one)}", repr(one), "is in the catalogue")
+                FieldError.of(f"{field}.{given.index(one)}", one, "is in the catalogue")
                 for field, given, found in (
                     (request.field, request.history, history.unknown),
                     ("filters.allow", filters.allow or (), [] if allow is None else allow.unknown),

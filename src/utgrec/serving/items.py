@@ -93,7 +93,7 @@ class ItemReader:
             given = shown(item[roles["item_id"]])
             raise InputError(
                 f"{where}: {given} cannot be an id; give a text or whole number"
-            ).about([FieldError(f"items.{place}.item_id", given, "is a text or whole number")])
+            ).about([_field(place, "item_id", item[roles["item_id"]], "is a text or whole number")])
         where = f"item {shown(item_id)}"
         columns: dict[str, str] = {}  # name of a field → the column that keeps it
         for name in (name for name in seen if name not in roles.values()):
@@ -160,7 +160,7 @@ class ItemReader:
 
 
 def _field(place: int, name: str, value: Any, rule: str) -> FieldError:
-    return FieldError(f"items.{place}.{name}", shown(value), rule)
+    return FieldError.of(f"items.{place}.{name}", value, rule)
 
 
 def shown(value: Any) -> str:

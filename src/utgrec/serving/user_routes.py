@@ -41,7 +41,7 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
                 f"not in this catalogue: {named(unknown)}; correct the ids, publish the items "
                 "first, or ask to skip what is unknown. Nothing of this request was kept"
             ).about(
-                FieldError(f"events.{place}.item_id", repr(one.item_id), "is in the catalogue")
+                FieldError.of(f"events.{place}.item_id", one.item_id, "is in the catalogue")
                 for place, one in enumerate(body.events)
                 if one.item_id not in known
             )
@@ -60,7 +60,7 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
             added = await service.look_up(lambda: users.add(events))
         except EventIdUsed as error:
             raise error.about(
-                FieldError(f"events.{place}.event_id", repr(one.event_id), "names one event")
+                FieldError.of(f"events.{place}.event_id", one.event_id, "names one event")
                 for place, one in enumerate(body.events)
                 if one.event_id in error.event_ids
             ) from None
