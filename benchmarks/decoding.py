@@ -43,7 +43,7 @@ from utgrec.decoding import (
     ValueColumn,
 )
 from utgrec.decoding.kernels import TorchKernels
-from utgrec.decoding.models import working_dtype
+from utgrec.precision import multiplies_bf16
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.vocabulary import END, PAD, Vocabulary
 
@@ -146,7 +146,7 @@ class Bench:
         self.dtypes = {
             name: dtype
             for name, dtype in PRECISIONS.items()
-            if dtype in (torch.float32, working_dtype("bf16", torch.device(self.device)))
+            if dtype == torch.float32 or multiplies_bf16(self.device)
         }
         self.fastest = list(self.dtypes)[-1]
         self.lean = {name: LeanT5(self.model, dtype) for name, dtype in self.dtypes.items()}

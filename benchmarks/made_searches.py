@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from utgrec.decoding import CodeTrie, LeanCausal, make_search
-from utgrec.decoding.models import working_dtype
+from utgrec.precision import multiplies_bf16
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.companions import CatalogCompanions, Companions
 from utgrec.recommender.item_vectors import item_keys, token_bits
@@ -42,7 +42,7 @@ def mixed_searches(vocabulary: Vocabulary, codes: Tensor) -> dict[str, Any]:
         )
         for _ in range(2)
     )
-    lean = LeanCausal(model, working_dtype("bf16", torch.device("cpu")))
+    lean = LeanCausal(model, torch.bfloat16 if multiplies_bf16("cpu") else torch.float32)
     trie = CodeTrie.build(codes)
     return {
         name: make_search(

@@ -139,7 +139,8 @@ def _place(error: Mapping[str, Any], body: Any) -> list[str | int]:
     location: Sequence[str | int] = error["loc"]
     if location[0] != "body":
         return list(location)
-    place, value = [location[0]], body
+    place: list[str | int] = ["body"]
+    value = body
     for step in location[1:]:
         inside = isinstance(value, Mapping) and step in value
         listed = isinstance(value, list) and isinstance(step, int) and step < len(value)

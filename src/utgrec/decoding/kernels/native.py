@@ -73,13 +73,11 @@ def find_functions(dtype: torch.dtype) -> Functions | None:
     places = [find(dtype.itemsize, number) for number in range(len(KERNELS))]
     if not all(places):
         return None
-    return Functions(
-        *(
-            ctypes.CFUNCTYPE(None, *takes)(place)
-            for takes, place in zip(KERNELS.values(), places, strict=True)
-        ),
-        panel=library.panel_width(),
-    )
+    functions = {
+        name: ctypes.CFUNCTYPE(None, *takes)(place)
+        for (name, takes), place in zip(KERNELS.items(), places, strict=True)
+    }
+    return Functions(**functions, panel=library.panel_width())
 
 
 def fits(*widths: int) -> bool:
