@@ -235,8 +235,8 @@ class TestRecommend:
             ("text", Condition(any_of=("x",)), "no column 'text'"),
             ("brand", Condition(at_least=3.0), "brand is a column of words, bounds are for"),
             ("brand", Condition(any_of=(3,)), "brand is a column of words, 3 is none of them"),
-            ("price", Condition(any_of=("3",)), "price is a column of numbers, '3' is none"),
-            ("price", Condition(any_of=(True,)), "price is a column of numbers, True is none"),
+            ("price", Condition(any_of=("3",)), 'price is a column of numbers, "3" is none'),
+            ("price", Condition(any_of=(True,)), "price is a column of numbers, true is none"),
             ("price", Condition(), "the condition on price is empty"),
         ],
     )
