@@ -44,7 +44,7 @@ def _write_reviews(path: Path, count: int, items: int, seed: int) -> None:
     users = np.repeat(np.arange(count), np.minimum(random.zipf(2.5, count), 400))[:count]
     random.shuffle(users)
     taken = (items * random.random(count) ** 2.2).astype(np.int64)
-    titles, texts = _pool(random, 4), _pool(random, 55)
+    titles, texts = pool(random, 4), pool(random, 55)
     with open(path, "w", encoding="utf-8") as stream:
         for first in range(0, count, CHUNK):
             size = min(CHUNK, count - first)
@@ -66,7 +66,7 @@ def _write_reviews(path: Path, count: int, items: int, seed: int) -> None:
 
 def _write_metadata(path: Path, count: int, seed: int) -> None:
     random = np.random.default_rng(seed + 1)
-    titles, stores, words = _pool(random, 12), _pool(random, 2), _pool(random, 14)
+    titles, stores, words = pool(random, 12), pool(random, 2), pool(random, 14)
     with open(path, "w", encoding="utf-8") as stream:
         for number in random.permutation(count).tolist():
             picks = random.integers(0, POOL, 10).tolist()
@@ -96,7 +96,7 @@ def _image(number: int, place: int) -> dict[str, str | None]:
     }
 
 
-def _pool(random: np.random.Generator, length: int) -> list[str]:
+def pool(random: np.random.Generator, length: int) -> list[str]:
     """POOL texts of `length` words on average, as JSON."""
     vocabulary = _vocabulary()
     lengths = 1 + random.poisson(length - 1, POOL)

@@ -29,7 +29,7 @@ def exact_recipe(seed: int = 0) -> Recipe:
         recommender=change(
             recommender,
             sizes=change(recommender.sizes, dropout=0.0),
-            ranking=change(recommender.ranking, hidden_share=0.0),
+            ranking=change(recommender.ranking, hidden_share=0.0, dropped_words=0.0),
             trainer=change(recommender.trainer, patience=0, seed=seed),
         ),
     )

@@ -28,6 +28,19 @@ def test_scripts_without_spaces_are_counted_by_pairs(text: str) -> None:
     assert longer[0].multiply(longer[1]).sum() == len(text) - 1
 
 
+def test_many_texts_are_counted_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    texts = [" ".join(f"w{word}" for word in rng.integers(0, 9, size)) for size in range(25)]
+    texts[3] = "カーテン W1 w1"
+    whole = count_words(texts)
+    monkeypatch.setattr("utgrec.data.wording._TOGETHER", 4)
+    parts = count_words(texts)
+    assert np.array_equal(whole.toarray(), parts.toarray()) and parts.has_sorted_indices
+    for row, text in enumerate(texts):
+        assert (count_words([text]) != whole[row]).nnz == 0
+    assert count_words([]).shape == (0, BUCKETS)
+
+
 def test_many_times_are_counted_up_to_a_bound() -> None:
     assert count_words(["again " * 1000]).data.tolist() == [MOST_COUNTED]
 

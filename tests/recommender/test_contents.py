@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from utgrec.data.split import Split
+from utgrec.data.wording import count_words, word_vectors
 from utgrec.errors import BadConfig
 from utgrec.recommender.companions import NONE, CatalogCompanions, Companions
 from utgrec.recommender.contents import Contents, ContentsConfig, compare_contents
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
+from utgrec.recommender.item_vectors import catalog_keys
+from utgrec.recommender.item_words import PLACES, unpack
 from utgrec.recommender.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("a", "b"))
@@ -111,6 +114,26 @@ def test_a_catalogue_without_new_items_is_as_it_was() -> None:
         raise AssertionError("no item is new")
 
     assert memory.with_items(VOCABULARY, "a", moved, text) is memory
+
+
+def test_telling_words_are_the_rarest_of_each_item() -> None:
+    domain, texts = make_domain("a")
+    texts[2], texts[5] = "", "w1 w2"
+    memory = compare_contents([domain], [texts], VOCABULARY, CONFIG)
+    table = memory.telling_words(VOCABULARY, "a", 4)
+    assert table.shape == (ITEMS, 5) and table[:, 0].equal(memory.alike.keys)
+    counts = count_words(texts)
+    vectors = word_vectors(counts, counts, most_common=1.0)
+    place = {int(key): row for row, key in enumerate(catalog_keys(VOCABULARY, "a", domain.codes))}
+    words, weights = unpack(table[:, 1:])
+    for row in range(ITEMS):
+        own = vectors[place[int(table[row, 0])]]
+        # Of equal ones the first.
+        order = np.argsort(-own.data, kind="stable")[:4]
+        expected = own.data[order] / max(np.linalg.norm(own.data[order]), 1e-9)
+        assert words[row, : len(order)].tolist() == [w % PLACES for w in own.indices[order]]
+        np.testing.assert_allclose(weights[row, : len(order)], expected, atol=1e-4)
+        assert not weights[row, len(order) :].any()
 
 
 def test_items_without_words_have_no_neighbours() -> None:

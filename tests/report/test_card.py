@@ -17,7 +17,7 @@ from utgrec.catalog import write_domain
 from utgrec.cli import app
 from utgrec.data.summary import summarise
 from utgrec.errors import StorageError
-from utgrec.report.card import write_card
+from utgrec.report.card import _coverage, write_card
 from utgrec.report.charts import HEIGHT, LEFT, TOP, columns, log_chart
 from utgrec.report.write import markdown_text
 
@@ -75,6 +75,24 @@ def card(folder: Path) -> Path:
 def size_of(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
         return image.size
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_coverage_is_that_of_a_slow_count(folder: Path, large: bool) -> None:
+    tags = [["a"], [], None, ["", "b"]] * 5
+    notes = ["x", "", None, " "] * 5
+    text, many = (pa.large_string(), pa.large_list) if large else (pa.string(), pa.list_)
+    domain = Domain.open(folder)
+    table = domain.catalog.table.append_column("tags", pa.array(tags, many(text)))
+    domain.catalog.table = table.append_column("note", pa.array(notes, text))
+    slow = [
+        (name, sum(value not in (None, "", []) for value in domain.catalog.table[name].to_pylist()))
+        for name in domain.catalog.table.column_names[1:]
+    ]
+    found = _coverage(domain)
+    assert [(one.name, one.items) for one in found] == slow
+    assert dict(slow)["tags"] == 10 and dict(slow)["note"] == 10 and dict(slow)["price"] == 10
+    assert all(one.share == one.items / 20 for one in found)
 
 
 def test_the_page(folder: Path, card: Path) -> None:

@@ -2,9 +2,14 @@
 
 A user who took n of N items counts log(N / (1 + n)): who takes everything says little.
 
-Shapes: U users · N items · K neighbours per item.
+All products of all items are quadratic in the catalogue. So few items are compared at a time that
+their products have a bound, and where one item meets very many others, `nearest` looks for its
+neighbours by its rarest columns alone, and compares those that it finds in full.
+
+Shapes: U users · N items · K neighbours per item · W columns.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +19,9 @@ from scipy import sparse
 from utgrec.catalog import Ints
 
 NO_ITEM = -1
-_ROWS = 1024  # items whose similarities to all others are held at a time
+MOST_MET = 100_000  # others that an item meets in the columns by which its neighbours are sought
+SHORTLIST = 4  # times K items that are then compared in full
+_TOGETHER = 2**21  # products of some items with all others that are held at a time, 12 bytes each
 
 Scores = npt.NDArray[np.floating[Any]]
 
@@ -40,13 +47,13 @@ class Similarities(NamedTuple):
 def best(items: Ints, scores: Scores, k: int) -> Ranked:
     """The k ≥ 1 best-scored items; of equal ones the lower index.
 
-    Shapes: items (n,) ascending, scores (n,) → at most k.
+    Shapes: items (n,) in any order, scores (n,) → at most k.
     """
     if len(scores) > k:
         threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
         kept = scores >= threshold
         items, scores = items[kept], scores[kept]
-    order = np.argsort(-scores, kind="stable")[:k]
+    order = np.lexsort((items, -scores))[:k]
     return Ranked(items[order], scores[order])
 
 
@@ -58,41 +65,58 @@ def most_similar(
     A similarity that rests on n common users is multiplied by n / (n + shrink).
     """
     vectors = _tfidf_vectors(counts)  # (N, U)
-    item_count = vectors.shape[0]
+    columns = vectors.T.tocsr()  # (U, N)
     taken = sparse.csr_matrix(vectors, copy=True)
     taken.data[:] = 1.0
-    width = min(neighbours, item_count)
-    items = np.full((item_count, width), NO_ITEM, dtype=np.int32)
-    values = np.zeros((item_count, width), dtype=np.float32)
-    for start in range(0, item_count, _ROWS):
-        block = (vectors[start : start + _ROWS] @ vectors.T).tocsr()  # (rows, N)
-        block.sort_indices()
+    takers = taken.T.tocsr()
+    found = _nothing(vectors.shape[0], min(neighbours, vectors.shape[0]))
+    for rows in _blocks(np.arange(vectors.shape[0]), _met(vectors, columns)):
+        block = vectors[rows] @ columns  # (rows, N)
         if shrink:
-            common = (taken[start : start + _ROWS] @ taken.T).tocsr()
-            common.sort_indices()  # the same pattern as `block`: products of positive numbers
+            common = taken[rows] @ takers  # the same pattern: products of positive numbers
+            for products in (block, common):
+                products.sort_indices()
             block.data *= common.data / (common.data + shrink)
-        _keep_best(block, Similarities(items, values), start, None if self_similar else start)
-    return Similarities(items, values)
+        _keep_best(block, found, rows, None if self_similar else rows)
+    return found
 
 
 def nearest(
-    vectors: Any, others: Any, *, neighbours: int, first: int | None = None
+    vectors: Any, others: Any, *, neighbours: int, first: int | None = None, most: int = MOST_MET
 ) -> Similarities:
     """The K rows of `others` (N, W) with the largest products with each row of `vectors` (n, W).
 
-    Both are sparse; only positive products count. If `vectors` are themselves rows of `others`,
-    `first` is the place of the first one, and none of them is its own neighbour.
+    Both are sparse and not negative; only positive products count. If `vectors` are themselves rows
+    of `others`, `first` is the place of the first one, and none of them is its own neighbour.
+
+    A row that meets more than `most` others, each counted once for every column that both have,
+    looks for them by its rarest columns alone: as many as meet no more than that, and one more if
+    they meet fewer than 4 · K. The best 4 · K are then compared in full. So a row costs much the
+    same in a catalogue of any size.
     """
-    width = min(neighbours, others.shape[0])
-    items = np.full((vectors.shape[0], width), NO_ITEM, dtype=np.int32)
-    values = np.zeros((vectors.shape[0], width), dtype=np.float32)
-    columns = others.T.tocsr()
-    for start in range(0, vectors.shape[0], _ROWS):
-        block = (vectors[start : start + _ROWS] @ columns).tocsr()  # (rows, N)
-        block.sort_indices()
-        own = None if first is None else first + start
-        _keep_best(block, Similarities(items, values), start, own)
-    return Similarities(items, values)
+    used = np.unique(others.indices)  # most of the columns that words are hashed to are empty
+    columns = others[:, used].T.tocsr()  # (W', N)
+    asked = sparse.csr_matrix(vectors[:, used])
+    asked.sort_indices()
+    met = _met(asked, columns)
+    found = _nothing(vectors.shape[0], min(neighbours, others.shape[0]))
+
+    def own(rows: Ints) -> Ints | None:
+        return None if first is None else rows + first
+
+    for rows in _blocks(np.flatnonzero(met <= most), met):
+        _keep_best(asked[rows] @ columns, found, rows, own(rows))
+    wide = np.flatnonzero(met > most)
+    if len(wide):
+        shortlisted = SHORTLIST * neighbours
+        searched = _rarest(asked, columns, most, shortlisted)
+        full = columns.T.tocsr()
+        for rows in _blocks(wide, _met(searched, columns)):
+            shortlist = _nothing(len(rows), min(shortlisted, others.shape[0]))
+            block = searched[rows] @ columns
+            _keep_best(block, shortlist, np.arange(len(rows)), own(rows))
+            _keep_best(_compare(asked[rows], full, shortlist.items), found, rows, None)
+    return found
 
 
 def unit_rows(vectors: Any) -> Any:
@@ -103,23 +127,80 @@ def unit_rows(vectors: Any) -> Any:
     return out
 
 
-def _keep_best(block: Any, out: Similarities, start: int, own: int | None) -> None:
-    """Write the best of each row of a block of similarities into the rows from `start` on.
+def _nothing(rows: int, width: int) -> Similarities:
+    """Room for the neighbours of some items."""
+    return Similarities(
+        np.full((rows, width), NO_ITEM, dtype=np.int32), np.zeros((rows, width), dtype=np.float32)
+    )
 
-    The rows' own items are those from `own` on, and are left out; None leaves out none.
+
+def _met(vectors: Any, columns: Any) -> Ints:
+    """How many others each row meets in its columns: vectors (n, W), columns (W, N) → (n,)."""
+    holders = np.diff(columns.indptr).astype(np.int64)  # (W,)
+    before = np.concatenate([[0], np.cumsum(holders[vectors.indices])])
+    met: Ints = before[vectors.indptr[1:]] - before[vectors.indptr[:-1]]
+    return met
+
+
+def _blocks(rows: Ints, met: Ints) -> Iterator[Ints]:
+    """Rows that are compared together: one, or as many as meet no more than _TOGETHER others."""
+    block = np.cumsum(met[rows]) // _TOGETHER
+    yield from np.split(rows, np.flatnonzero(np.diff(block)) + 1) if len(rows) else ()
+
+
+def _rarest(vectors: Any, columns: Any, most: int, least: int) -> Any:
+    """Each row with its rarest columns: those that meet at most `most`, more if under `least`.
+
+    Shapes: (n, W), (W, N) → (n, W).
+    """
+    holders = np.diff(columns.indptr).astype(np.int64)[vectors.indices]
+    row = np.repeat(np.arange(vectors.shape[0]), np.diff(vectors.indptr))
+    order = np.lexsort((vectors.indices, holders, row))  # the rarest of each row first
+    met = np.cumsum(holders[order])
+    starts = vectors.indptr[:-1][row]  # in this order, too, a row's entries begin where they did
+    met -= np.concatenate([[0], met])[starts]
+    kept = np.zeros(len(order), dtype=np.bool_)
+    kept[order] = (met <= most) | (met - holders[order] < least)
+    counts = np.bincount(row[kept], minlength=vectors.shape[0])
+    return sparse.csr_matrix(
+        (vectors.data[kept], vectors.indices[kept], np.concatenate([[0], np.cumsum(counts)])),
+        shape=vectors.shape,
+    )
+
+
+def _compare(vectors: Any, others: Any, items: npt.NDArray[np.int32]) -> Any:
+    """The products of rows (n, W) with some others (N, W) each, `items` (n, C): (n, N), sparse."""
+    query = np.zeros(vectors.shape[1])
+    products, counts = [], [0]
+    for row, chosen in enumerate(items):
+        part = slice(vectors.indptr[row], vectors.indptr[row + 1])
+        query[vectors.indices[part]] = vectors.data[part]
+        products.append(others[chosen[chosen != NO_ITEM]] @ query)
+        counts.append(len(products[-1]))
+        query[vectors.indices[part]] = 0
+    return sparse.csr_matrix(
+        (np.concatenate(products), items[items != NO_ITEM], np.cumsum(counts)),
+        shape=(len(items), others.shape[0]),
+    )
+
+
+def _keep_best(block: Any, out: Similarities, rows: Ints, own: Ints | None) -> None:
+    """Write the best of each row of a block of similarities into these rows of `out`.
+
+    `own` are the items of the rows themselves, which are left out; None leaves out none.
     """
     width = out.items.shape[1]
-    for row in range(block.shape[0]):
-        part = slice(block.indptr[row], block.indptr[row + 1])
+    for at, row in enumerate(rows.tolist()):
+        part = slice(block.indptr[at], block.indptr[at + 1])
         others, similar = block.indices[part], block.data[part]
         if own is not None:
-            different = others != own + row
+            different = others != own[at]
             others, similar = others[different], similar[different]
         # float32 makes equal what differs only by the order of summation, so that ties are
         # broken by the rule of `best` and not by noise in the last digits.
         ranked = best(others, similar.astype(np.float32), width)
-        out.items[start + row, : len(ranked.items)] = ranked.items
-        out.values[start + row, : len(ranked.items)] = ranked.scores
+        out.items[row, : len(ranked.items)] = ranked.items
+        out.values[row, : len(ranked.items)] = ranked.scores
 
 
 def _tfidf_vectors(counts: Any) -> Any:

@@ -135,13 +135,14 @@ class Contents(NamedTuple):
             own = own[~torch.isin(self.alike.keys[own], known).numpy()]
         counts = self._counts()[own]
         vectors = word_vectors(counts, among, most_common=float(self.most_common))
+        row = np.repeat(np.arange(len(own)), np.diff(vectors.indptr))
+        order = np.lexsort((-vectors.data, row))  # stable: of equal ones the first
+        place = np.arange(len(order)) - vectors.indptr[:-1][row]  # among the words of its item
+        told = place < kept
         words = np.zeros((len(own), kept), dtype=np.int64)
         weights = np.zeros((len(own), kept), dtype=np.float32)
-        for row in range(len(own)):
-            part = slice(vectors.indptr[row], vectors.indptr[row + 1])
-            order = np.argsort(-vectors.data[part], kind="stable")[:kept]
-            words[row, : len(order)] = vectors.indices[part][order]
-            weights[row, : len(order)] = vectors.data[part][order]
+        words[row[told], place[told]] = vectors.indices[order][told]
+        weights[row[told], place[told]] = vectors.data[order][told]
         weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-9)
         return pack(self.alike.keys[own], torch.from_numpy(words), torch.from_numpy(weights))
 

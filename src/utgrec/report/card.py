@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from utgrec import storage
 from utgrec.catalog import Domain
@@ -179,11 +181,16 @@ def _by_steps(
 
 def _coverage(domain: Domain) -> list[Coverage]:
     """Of every column of the items, how many have a value (a text or list that is not empty)."""
-    found = []
-    for name in domain.catalog.table.column_names[1:]:
-        values = domain.catalog.table.column(name).to_pylist()
-        count = sum(1 for value in values if value is not None and value != "" and value != [])
-        found.append(Coverage(name, count, count / max(len(values), 1)))
+    table, found = domain.catalog.table, []
+    for name in table.column_names[1:]:
+        column = table.column(name)
+        count = len(column) - column.null_count
+        kind = column.type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            count -= pc.sum(pc.equal(pc.list_value_length(column), 0)).as_py() or 0
+        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            count -= pc.sum(pc.equal(pc.binary_length(column), 0)).as_py() or 0
+        found.append(Coverage(name, count, count / max(len(column), 1)))
     return found
 
 

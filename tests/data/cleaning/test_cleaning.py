@@ -14,9 +14,17 @@ from utgrec.catalog import write_domain
 from utgrec.data.cleaning import clean as clean_module
 from utgrec.data.cleaning.clean import CleanOptions, clean_domain
 from utgrec.data.cleaning.events import Events, backwards, in_bursts, of_fast_users, repeated
-from utgrec.data.cleaning.findings import find, warnings_of
+from utgrec.data.cleaning.findings import categories_of, find, warnings_of
 from utgrec.data.cleaning.languages import count_languages, languages
-from utgrec.data.cleaning.texts import boilerplate, has_markup, has_mojibake, repair, says_nothing
+from utgrec.data.cleaning.texts import (
+    boilerplate,
+    changed,
+    has_markup,
+    has_mojibake,
+    repair,
+    says_nothing,
+    shared,
+)
 from utgrec.data.prepare import TableOptions, prepare_table
 from utgrec.data.splitting import SplitOptions
 from utgrec.data.summary import summarise
@@ -108,6 +116,28 @@ def test_mojibake_is_found_and_put_right(text: str) -> None:
         assert has_mojibake(pl.Series([wrong])).all(), wrong
         assert repair(wrong) == text
     assert not has_mojibake(pl.Series([text])).any()
+
+
+def test_texts_are_put_right_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utgrec.data.cleaning.texts.TOGETHER", 3)
+    texts = pl.Series(["a", None, "b", "", "a", "c", "a", "d"])
+    for mark in ("a", "", "nothing"):
+        found = changed(texts, (texts == mark).fill_null(False), lambda text: f"<{text}>")
+        assert found.to_list() == [f"<{t}>" if t == mark else t for t in texts]
+    assert changed(texts[:0], texts[:0] == "a", str).to_list() == []
+
+
+def test_texts_of_many_items() -> None:
+    texts = pl.Series(["a", "b", "a", None, "", "", "", "c", "a", "b"])
+    assert shared(texts, 2) == {"a": 3, "b": 2} and shared(texts, 3) == {"a": 3}
+    assert shared(texts, 4) == {} and shared(texts[:0], 1) == {}
+
+
+def test_categories_as_the_sentence_shows_them() -> None:
+    lists = [["A", "B"], None, [], ["A", "B"], ["C"]]
+    assert categories_of(pa.table({"category": lists})) - {""} == {"A, B", "C"}
+    assert categories_of(pa.table({"category": ["A", None]})) == set()
+    assert categories_of(pa.table({"title": ["A"]})) == set()
 
 
 def test_boilerplate_sentences():

@@ -171,16 +171,20 @@ def _texts(domain: Domain, options: CleanOptions) -> Texts:
             looks.boilerplate(columns["text"], categories_of(table))["sentence"].to_list()
         )
         plain = columns["text"].fill_null("")
-        shorter = pl.Series(
-            [looks.without_sentences(text, sentences) for text in plain], dtype=pl.String
+        shorter = looks.changed(
+            plain, plain != "", lambda text: looks.without_sentences(text, sentences)
         )
         changed["drop_boilerplate"] = int((plain != shorter).sum())
         columns["text"] = shorter
     for name, column in columns.items():
-        place = table.column_names.index(name)
-        arrow = column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
-        table = table.set_column(place, name, arrow)
+        table = _replace(table, name, column)
     return Texts(table, changed)
+
+
+def _replace(table: pa.Table, name: str, column: pl.Series) -> pa.Table:
+    """The table with other texts in one column."""
+    arrow = column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
+    return table.set_column(table.column_names.index(name), name, arrow)
 
 
 _TOLD = ("title", "text")
@@ -190,15 +194,9 @@ def _apply(columns: dict[str, pl.Series], wrong: Any, right: Any) -> int:
     """Put the wrong texts of every column right; the number of items that changed."""
     touched = np.zeros(len(columns["text"]), dtype=np.bool_)
     for name, column in columns.items():
-        flags = wrong(column).to_numpy()
-        columns[name] = pl.Series(
-            [
-                right(text) if flag and text is not None else text
-                for text, flag in zip(column, flags, strict=True)
-            ],
-            dtype=pl.String,
-        )
-        touched |= flags
+        flags = wrong(column)
+        columns[name] = looks.changed(column, flags, right)
+        touched |= flags.to_numpy()
     return int(touched.sum())
 
 
@@ -235,11 +233,9 @@ def _bad_events(domain: Domain, bad_items: Mask, options: CleanOptions) -> dict[
 def _pictures(table: pa.Table, most: int | None) -> tuple[pa.Table, int]:
     """The items without pictures that too many of them have; how many lost theirs."""
     frequent = {} if most is None else looks.shared(text_column(table, "image"), most)
-    images = table.column("image").to_pylist()
-    kept = [None if image in frequent else image for image in images]
-    place = table.column_names.index("image")
-    table = table.set_column(place, "image", pa.array(kept, pa.string()))
-    return table, sum(frequent.values())
+    images = text_column(table, "image")
+    kept = images.scatter(images.is_in(sorted(frequent)).arg_true(), None)
+    return _replace(table, "image", kept), sum(frequent.values())
 
 
 def _rejects(
@@ -260,7 +256,7 @@ def _rejects(
         rejects.add_frame(old)
         earlier.subtract(dict(old.group_by("reason").len().iter_rows()))
     rejects.add_counts(+earlier)
-    ids, texts = domain.catalog.item_ids, domain.catalog.texts
+    ids, texts = domain.catalog.item_ids, domain.catalog.table.column("text")
 
     def add(file: str, reason: str, places: npt.NDArray[np.int64], row: _Row) -> None:
         shown = places[:MOST_LISTED]
@@ -273,8 +269,11 @@ def _rejects(
         user = domain.user_ids[int(np.searchsorted(domain.offsets, place, side="right")) - 1]
         return ids[domain.items[place]], user, str(domain.timestamps[place])
 
+    def told(place: int) -> str:
+        return texts[place].as_py() or ""
+
     nothing = "text is empty or says nothing"
-    add(ITEMS, nothing, np.flatnonzero(bad_items), lambda n: (ids[n], None, texts[n][:100]))
+    add(ITEMS, nothing, np.flatnonzero(bad_items), lambda n: (ids[n], None, told(n)[:100]))
     for reason, mask in reasons.items():
         add(EVENTS, reason, np.flatnonzero(mask), event)
     core = f"outside the {k}-core after cleaning"

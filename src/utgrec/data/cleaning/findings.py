@@ -113,10 +113,14 @@ def text_column(table: "pa.Table", name: str) -> "pl.Series":
 
 def categories_of(table: "pa.Table") -> set[str]:
     """The categories of the items as the sentence shows them: shared, but no boilerplate."""
+    import polars as pl
+
     if "category" not in table.column_names:
         return set()
-    lists = table.column("category").to_pylist()
-    return {", ".join(entry) for entry in lists if isinstance(entry, list)}
+    lists = pl.DataFrame(pl.from_arrow(table.select(["category"])))["category"]
+    if lists.dtype != pl.List(pl.String):
+        return set()
+    return set(lists.list.join(", ").drop_nulls().unique())
 
 
 def events_of(domain: Domain) -> Events:

@@ -1,6 +1,6 @@
 """Suspicious texts: placeholders, markup, broken encodings, sentences that many items share."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -42,14 +42,9 @@ def has_lost_characters(texts: pl.Series) -> pl.Series:
 
 def has_mojibake(texts: pl.Series) -> pl.Series:
     """Which texts were decoded wrongly, so that they can be put right. (N,)"""
-    plain = texts.fill_null("")
-    return pl.Series(
-        [
-            bool(suspect) and repair(text) != text
-            for text, suspect in zip(plain, plain.str.contains(SUSPECT), strict=True)
-        ],
-        dtype=pl.Boolean,
-    )
+    suspect = texts.str.contains(SUSPECT).fill_null(False)
+    wrong = pl.Series([repair(text) != text for text in texts.filter(suspect)], dtype=pl.Boolean)
+    return suspect.scatter(suspect.arg_true(), wrong)
 
 
 def repair(text: str) -> str:
@@ -106,6 +101,19 @@ def _slots(sentences: pl.Series) -> npt.NDArray[np.int64]:
     return (sentences.hash().to_numpy() % np.uint64(SLOTS)).astype(np.int64)
 
 
+def changed(texts: pl.Series, wrong: pl.Series, right: Callable[[str], str]) -> pl.Series:
+    """The texts, of which those that are `wrong` are put right. (N,)
+
+    Some are held as Python's own at a time: they take several times the room of a column.
+    """
+    parts = []
+    for first in range(0, len(texts), TOGETHER):
+        part, flags = (column.slice(first, TOGETHER) for column in (texts, wrong))
+        better = [right(text) for text in part.filter(flags)]
+        parts.append(part.scatter(flags.arg_true(), pl.Series(better, dtype=pl.String)))
+    return pl.concat(parts) if parts else texts
+
+
 def without_sentences(text: str, sentences: frozenset[str]) -> str:
     """A text without these sentences."""
     kept = [part for part in text.split(". ") if part.strip(" .") not in sentences]
@@ -117,5 +125,10 @@ def without_sentences(text: str, sentences: frozenset[str]) -> str:
 
 def shared(values: pl.Series, least: int) -> dict[str, int]:
     """Texts (not null, not empty) that at least `least` items have, with their number of items."""
-    counted = values.filter(values != "").value_counts(name="items")
+    told = values.filter(values != "").alias("value").to_frame()
+    # By hash first, so that the texts of one item alone are not held once more.
+    hashes = told["value"].hash()
+    often = hashes.value_counts().filter(pl.col("count") >= least)
+    told = told.filter(hashes.is_in(often["value"].implode()))
+    counted = told["value"].value_counts(name="items")
     return dict(counted.filter(pl.col("items") >= least).iter_rows())

@@ -1,0 +1,118 @@
+"""Neighbours of sparse rows: the rare columns find what all of them find, blocks change nothing."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from utgrec.data import similarities
+from utgrec.data.similarities import NO_ITEM, best, most_similar, nearest, unit_rows
+
+
+def zipf_rows(rows: int, columns: int = 400, seed: int = 0) -> sparse.csr_matrix:
+    """Unit rows in whose columns rare ones weigh more, as those of words."""
+    rng = np.random.default_rng(seed)
+    picks = np.minimum(rng.zipf(1.3, (rows, 9)), columns) - 1
+    row = np.repeat(np.arange(rows), 9)
+    counts = sparse.csr_matrix((np.ones(rows * 9), (row, picks.ravel())), shape=(rows, columns))
+    holders = np.bincount(counts.indices, minlength=columns)
+    counts.data = np.log(rows / holders[counts.indices]) + 0.01
+    return unit_rows(counts)
+
+
+def by_hand(vectors: sparse.csr_matrix, row: int, neighbours: int) -> list[int]:
+    products = (vectors @ vectors[row].T).toarray().ravel().astype(np.float32)
+    products[row] = 0
+    order = np.argsort(-products, kind="stable")[:neighbours]
+    return [int(item) if products[item] > 0 else NO_ITEM for item in order]
+
+
+def test_the_best_of_equal_ones_in_any_order() -> None:
+    items, scores = np.array([7, 2, 9, 4]), np.array([1.0, 1.0, 3.0, 1.0])
+    ranked = best(items, scores, 3)
+    assert ranked.items.tolist() == [9, 2, 4] and ranked.scores.tolist() == [3.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("together", [1, 50, 10**9])
+def test_how_many_are_compared_together_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    vectors = zipf_rows(60)
+    taken = sparse.csr_matrix((vectors.T > 0).astype(float))
+    whole = (
+        nearest(vectors, vectors, neighbours=5, first=0),
+        most_similar(taken, neighbours=5, shrink=2.0),
+    )
+    monkeypatch.setattr(similarities, "_TOGETHER", together)
+    parts = (
+        nearest(vectors, vectors, neighbours=5, first=0),
+        most_similar(taken, neighbours=5, shrink=2.0),
+    )
+    for one, other in zip(whole, parts, strict=True):
+        assert np.array_equal(one.items, other.items)
+        assert np.array_equal(one.values, other.values)
+
+
+def test_blocks_hold_a_bounded_number_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarities, "_TOGETHER", 1000)
+    vectors = zipf_rows(200)
+    met = similarities._met(vectors, vectors.T.tocsr())
+    blocks = list(similarities._blocks(np.arange(200), met))
+    assert np.concatenate(blocks).tolist() == list(range(200))
+    assert all(met[block].sum() <= 1000 + met.max() for block in blocks)
+    assert 1 < len(blocks) < 200
+
+
+def test_rare_columns_find_what_all_of_them_find() -> None:
+    vectors = zipf_rows(500)
+    met = similarities._met(vectors, vectors.T.tocsr())
+    most = int(np.quantile(met, 0.3))
+    exact = nearest(vectors, vectors, neighbours=10, first=0)
+    found = nearest(vectors, vectors, neighbours=10, first=0, most=most)
+    for row in range(0, 500, 25):
+        assert exact.items[row].tolist() == by_hand(vectors, row, 10)
+    # What met few is exact; of all others the values are those of all columns.
+    few = met <= most
+    assert np.array_equal(found.items[few], exact.items[few])
+    for row in np.flatnonzero(~few):
+        products = (vectors[found.items[row]] @ vectors[row].T).toarray().ravel()
+        np.testing.assert_allclose(found.values[row], products, rtol=1e-6)
+        assert (np.diff(found.values[row]) <= 0).all() and row not in found.items[row]
+    assert found.values.sum() > 0.97 * exact.values.sum()
+    # A row alone, and rows of a later catalogue, find the same.
+    alone = nearest(vectors[400:410], vectors, neighbours=10, first=400, most=most)
+    assert np.array_equal(alone.items, found.items[400:410])
+
+
+def test_columns_that_meet_too_few_are_not_enough() -> None:
+    """However small the bound is, enough others are met to choose from."""
+    vectors = zipf_rows(300)
+    columns = vectors.T.tocsr()
+    holders = np.diff(columns.indptr)
+    for most, least in ((0, 1), (0, 40), (20, 40), (60, 40)):
+        kept = similarities._rarest(vectors, columns, most, least)
+        for row in range(300):
+            own = vectors.indices[vectors.indptr[row] : vectors.indptr[row + 1]]
+            met, expected = np.int64(0), set()
+            for column in sorted(own.tolist(), key=lambda place: (holders[place], place)):
+                if met < least or met + holders[column] <= most:
+                    expected.add(column)
+                met += holders[column]
+            assert set(kept.indices[kept.indptr[row] : kept.indptr[row + 1]]) == expected
+    found = nearest(vectors, vectors, neighbours=3, first=0, most=0)
+    exact = nearest(vectors, vectors, neighbours=3, first=0)
+    assert np.array_equal(found.items == NO_ITEM, exact.items == NO_ITEM)
+
+
+def test_rows_of_zeros_and_columns_of_nobody() -> None:
+    vectors = zipf_rows(20)
+    vectors = sparse.vstack([vectors, sparse.csr_matrix((2, 400))]).tocsr()
+    used = set(vectors.indices.tolist())
+    free = next(column for column in range(400) if column not in used)
+    unknown = sparse.csr_matrix((np.ones(1), ([0], [free])), shape=(1, 400))
+    for most in (0, 10**9):
+        found = nearest(vectors, vectors, neighbours=3, first=0, most=most)
+        assert (found.items[20:] == NO_ITEM).all() and (found.values[20:] == 0).all()
+        assert (nearest(unknown, vectors, neighbours=3, most=most).items == NO_ITEM).all()
+    nothing = sparse.csr_matrix((0, 400))
+    assert nearest(nothing, vectors, neighbours=3).items.shape == (0, 3)
+    assert nearest(vectors, nothing, neighbours=3).items.shape == (22, 0)
