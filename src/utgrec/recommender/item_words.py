@@ -1,10 +1,9 @@
 """Vectors of items by the words of their texts: what codes leave out, and any shop can read.
 
-An item's vector is the weighted sum of the vectors of its most telling words, turned by one linear
-map. A word is looked up by a hash, so it is the same in every shop. The vectors of words are random
-and stay as they are: items that share words are near each other, whatever the words. Only the map
-is trained, from the identity: it says what of words matters, and takes nothing away from words that
-training never met, as it would if every word had a vector to learn (docs/quality.md).
+An item's vector is the weighted sum of the vectors of its most telling words. A word is looked up
+by a hash, so it means the same in every shop, and what a base has learned of it holds for items
+that nobody has seen before. The vectors begin at random: items that share words are near each other
+from the start, and training then says which words matter.
 
 Shapes: B histories · T items · n items with words · W words kept of each · M width · L codes.
 """
@@ -24,7 +23,6 @@ class ItemWords(nn.Module):
     """The words of known items, looked up by domain and codes as in `item_vectors.py`."""
 
     table: Tensor  # (n, 1 + W), int64: the key of an item, ascending, and its words
-    vectors: Tensor  # (PLACES, M), random
 
     def __init__(self, width: int, bits: int, table: Tensor | None = None) -> None:
         """Random vectors, from torch's current seed; without a `table` no item has words."""
@@ -33,9 +31,8 @@ class ItemWords(nn.Module):
         none = torch.zeros(0, 1, dtype=torch.int64)
         # One tensor, so that it is replaced at once while others read it.
         self.register_buffer("table", none if table is None else table)
-        self.register_buffer("vectors", torch.randn(PLACES, width) * width**-0.5)
-        self.turn = nn.Linear(width, width, bias=False)
-        nn.init.eye_(self.turn.weight)
+        self.vectors = nn.Embedding(PLACES, width)
+        nn.init.normal_(self.vectors.weight, std=width**-0.5)
 
     def forward(self, domains: Tensor, items: Tensor, dropped: float = 0.0) -> Tensor:
         """Vectors of items, zero for those without words. Shapes: (B,), (B, …, L) → (B, …, M).
@@ -47,18 +44,17 @@ class ItemWords(nn.Module):
     def of_keys(self, keys: Tensor, dropped: float = 0.0) -> Tensor:
         """The same for keys of `item_keys`. Shapes: (…) → (…, M)."""
         table = self.table
-        shape = (*keys.shape, self.vectors.shape[1])
+        shape = (*keys.shape, self.vectors.embedding_dim)
         if not len(table):
-            return self.vectors.new_zeros(shape)
+            return self.vectors.weight.new_zeros(shape)
         different, place_of = torch.unique(keys, return_inverse=True)
         place = torch.searchsorted(table[:, 0].contiguous(), different).clamp(max=len(table) - 1)
         words, weights = unpack(table[place, 1:])
         weights = weights * (table[place, :1] == different[:, None])
         if dropped:
             weights = weights * (torch.rand_like(weights) >= dropped) / (1 - dropped)
-        sums = F.embedding_bag(words, self.vectors, per_sample_weights=weights, mode="sum")
-        out: Tensor = self.turn(sums).float()[place_of].view(shape)
-        return out
+        sums = F.embedding_bag(words, self.vectors.weight, per_sample_weights=weights, mode="sum")
+        return sums[place_of].view(shape)
 
     def read(self, table: Tensor) -> None:
         """Let other items have words, too, or other ones than before. Shape: (n, 1 + W)."""
