@@ -1,12 +1,14 @@
 """What does pre-training on other shops give a shop? Adapted, zero-shot and from scratch.
 
     python benchmarks/transfer.py office --others beauty movies industrial \
-        --domains /tmp/domains --work runs/transfer
+        --domains /tmp/domains --work runs/transfer [--codes-alone]
 
 Pre-trains once on the other domains. Then, for every seed, adapts to the domain, trains the same
 recipe from scratch on it, and takes the pre-trained run as it is (zero-shot). `utgrec compare` puts
 them beside popularity and ItemKNN; its tables are kept under benchmarks/results. Finished stages
-are reused, so an interrupted benchmark goes on. The domains are research data outside the project.
+are reused, so an interrupted benchmark goes on. With --codes-alone the recommender writes codes
+and nothing else, as the paper's does: no item vectors, words, companions or contents, which learn
+or know a shop by themselves. The domains are research data outside the project.
 """
 
 import argparse
@@ -17,23 +19,38 @@ from pathlib import Path
 from utgrec.adaptation import adapt_run
 from utgrec.comparison import compare
 from utgrec.comparison.plan import ComparisonPlan, DomainPlan, SystemPlan
-from utgrec.recipes import find_recipe
-from utgrec.runs import run_recipe
+from utgrec.recipes import Recipe, find_recipe
+from utgrec.runs import run_recipe, train_run
 
 RESULTS = Path(__file__).parent / "results"
 
 
+def chosen_recipe(name: str, seed: int, codes_alone: bool) -> Recipe:
+    """The recipe of a name, or what is left of it where codes speak alone."""
+    recipe, change = find_recipe(name, seed), dataclasses.replace
+    if not codes_alone:
+        return recipe
+    recommender = recipe.recommender
+    recommender = change(
+        recommender,
+        sizes=change(recommender.sizes, item_vectors=False, item_words=0),
+        companions=change(recommender.companions, neighbours=0),
+        contents=change(recommender.contents, neighbours=0),
+    )
+    return change(recipe, name=f"{name}, codes alone", recommender=recommender)
+
+
 def make_runs(
-    recipe: str, base: Path, domain: Path, seeds: int, regimes: list[str], work: Path
+    options: argparse.Namespace, base: Path, domain: Path, work: Path
 ) -> tuple[SystemPlan, ...]:
     """Train everything that is compared on one domain."""
     made: dict[str, list[str]] = {}
-    for seed in range(seeds):
-        plain = find_recipe(recipe, seed)
+    for seed in range(options.seeds):
+        plain = chosen_recipe(options.recipe, seed, options.codes_alone)
         scratch = work / f"scratch-{seed}"
         run_recipe(plain, [domain], scratch)
         made.setdefault("from scratch", []).append(str(scratch))
-        for regime in regimes:
+        for regime in options.regimes:
             adapted = work / f"{regime}-{seed}"
             config = dataclasses.replace(plain.adapt, regime=regime, seed=seed)
             adapt_run(base, domain, adapted, config)
@@ -50,15 +67,17 @@ def main() -> None:
     parser.add_argument("--recipe", default="tiny")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--regimes", nargs="+", default=["full", "zero-shot"])
+    parser.add_argument("--codes-alone", action="store_true")
     arguments = parser.parse_args()
     work = arguments.work / arguments.domain
     base = arguments.work / f"base-{'-'.join(arguments.others)}"
     others = [arguments.domains / name for name in arguments.others]
-    run_recipe(find_recipe(arguments.recipe), others, base)
+    train_run(chosen_recipe(arguments.recipe, 0, arguments.codes_alone), others, base)
     domain = arguments.domains / arguments.domain
-    trained = make_runs(arguments.recipe, base, domain, arguments.seeds, arguments.regimes, work)
+    trained = make_runs(arguments, base, domain, work)
+    what = ", codes alone" if arguments.codes_alone else ""
     plan = ComparisonPlan(
-        title=f"Transfer to {arguments.domain} from {', '.join(arguments.others)}",
+        title=f"Transfer to {arguments.domain} from {', '.join(arguments.others)}{what}",
         domains=(DomainPlan(folder=str(domain)),),
         systems=(
             SystemPlan(name="Popularity", family="popularity", tuned=False),
@@ -71,7 +90,7 @@ def main() -> None:
     out = work / "comparison"
     compare(plan, out)
     for kind in ("md", "json"):
-        name = f"transfer_{arguments.domain}.{kind}"
+        name = f"transfer_{arguments.domain}{'_codes' if arguments.codes_alone else ''}.{kind}"
         shutil.copy(out / f"comparison.{kind}", RESULTS / name)
 
 
