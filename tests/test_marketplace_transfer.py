@@ -55,14 +55,14 @@ def long_recipe() -> Recipe:
     )
 
 
-def trained_alone(recipe: Recipe) -> Recipe:
-    """Without words and memories, which know much of any shop and need no training there."""
+def codes_alone(recipe: Recipe) -> Recipe:
+    """As in the paper: without item vectors, words and memories, which learn or know a shop fast."""
     recommender, change = recipe.recommender, dataclasses.replace
     return change(
         recipe,
         recommender=change(
             recommender,
-            sizes=change(recommender.sizes, item_words=0),
+            sizes=change(recommender.sizes, item_vectors=False, item_words=0),
             companions=change(recommender.companions, neighbours=0),
             contents=change(recommender.contents, neighbours=0),
         ),
@@ -87,19 +87,23 @@ def bring(recipe: Recipe, folder: Path) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_what_one_shop_teaches_helps_another(tmp_path):
-    """What is trained, by itself, with as many steps; five minutes on one core."""
-    ndcg = bring(trained_alone(long_recipe()), tmp_path)
-    print(ndcg)
-    assert ndcg["full"] > 1.05 * ndcg["from-scratch"], ndcg
+    """Codes alone, with as many steps; five minutes on one core.
+
+    Measured once: full .236, from-scratch .155, zero-shot .038, popularity .017.
+    """
+    ndcg = bring(codes_alone(long_recipe()), tmp_path)
+    assert ndcg["full"] > 1.2 * ndcg["from-scratch"], ndcg
     assert ndcg["full"] > 1.5 * ndcg["zero-shot"], ndcg
     assert ndcg["zero-shot"] > 1.3 * ndcg["popularity"], ndcg
 
 
 @pytest.mark.slow
 def test_words_and_memories_help_at_once_and_are_not_lost(tmp_path):
-    """The whole recommender: most of what one shop could teach of the other is in its words."""
+    """The whole recommender, which learns the new shop by itself as fast.
+
+    Measured once: full .369, from-scratch .370, zero-shot .264, popularity .017.
+    """
     ndcg = bring(long_recipe(), tmp_path)
-    print(ndcg)
     assert ndcg["zero-shot"] > 5 * ndcg["popularity"], ndcg
     assert ndcg["full"] > 0.95 * ndcg["from-scratch"], ndcg
     assert ndcg["full"] > 1.2 * ndcg["zero-shot"], ndcg
