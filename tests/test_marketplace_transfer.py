@@ -56,7 +56,7 @@ def long_recipe() -> Recipe:
 
 
 def codes_alone(recipe: Recipe) -> Recipe:
-    """As in the paper: without item vectors, words and memories, which learn or know a shop fast."""
+    """As in the paper: without item vectors, words and memories, which know a shop fast."""
     recommender, change = recipe.recommender, dataclasses.replace
     return change(
         recipe,
