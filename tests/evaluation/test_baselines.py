@@ -112,7 +112,7 @@ def slow_itemknn(histories, query, item_count, config, k, exclude_seen):
 def test_itemknn_equals_a_slow_dense_reference(
     make_split, random_histories, config, exclude_seen, monkeypatch
 ):
-    monkeypatch.setattr("utgrec.data.similarities._ROWS", 7)  # several blocks
+    monkeypatch.setattr("utgrec.data.similarities._TOGETHER", 50)  # several blocks
     split = make_split(random_histories)
     training = [split.train_history(user).tolist() for user in range(len(split.valid))]
     query = make_query(split, split.evaluated, "test")
