@@ -316,6 +316,7 @@ class TestFullDisk:
             OSError(errno.ENOSPC, "No space left on device"),
             OSError(errno.EDQUOT, "Disk quota exceeded"),
             SafetensorError("Error: I/O error: No space left on device (os error 28)"),
+            OSError("No space left on device (os error 28)"),  # as Polars says it: no number
         ],
     )
     def test_files_and_folders(self, tmp_path, error):
@@ -334,6 +335,17 @@ class TestFullDisk:
             raise error
         assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
         assert (tmp_path / "a.txt").read_text() == "old"
+
+    @pytest.mark.parametrize(
+        "error", [OSError(errno.EFBIG, "File too large"), OSError("File too large (os error 27)")]
+    )
+    def test_a_limit_on_the_size_of_files(self, tmp_path, error):
+        with (
+            pytest.raises(StorageError, match=r"largest size allowed there .*ulimit.*run the same"),
+            storage.new_file(tmp_path / "a.txt"),
+        ):
+            raise error
+        assert list(tmp_path.iterdir()) == []
 
     def test_who_knows_better_what_to_do_says_so(self, tmp_path):
         with (

@@ -180,7 +180,7 @@ def room(where: Path, then: str) -> Iterator[None]:
     Where one block is inside another, the outer one knows better what became of the work.
 
     Raises:
-        StorageError: the disk that holds `where` is full.
+        StorageError: the disk that holds `where` is full, or a file may not grow any more.
     """
     try:
         yield
@@ -189,15 +189,26 @@ def room(where: Path, then: str) -> Iterator[None]:
         if cause is None or not is_full(cause):
             raise
         said = getattr(cause, "strerror", None) or cause
+        if _number(cause) == errno.EFBIG:
+            raise StorageError(
+                f"a file in {where} reaches the largest size allowed there ({said}; "
+                f"ulimit -f shows the limit, the file system may have its own); {then}"
+            ) from cause
         raise StorageError(f"the disk of {where} is full ({said}); {then}") from cause
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a disk without room, or a spent quota, is behind an error."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # safetensors has an error of its own, which keeps the number in its text alone.
-    return any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+    """Whether a disk without room, a spent quota or a limit on files is behind an error."""
+    return _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _number(error: BaseException) -> int | None:
+    """The system's number of an error."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    # safetensors has an error of its own and polars an OSError; both keep it in the text alone.
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from shop_files import picture
 
-from utgrec.data.images import check_image, hash_images, pictures_by_id, store_images
+from utgrec.data.images import check_image, hash_images, is_url, pictures_by_id, store_images
 from utgrec.errors import BadImage
 
 LIMIT = 1000
@@ -125,3 +125,23 @@ def test_pictures_by_id_only_for_safe_names(tmp_path: Path) -> None:
     found = pictures_by_id(folder, ids)
     assert found == ["images/A1.jpg", "images/A2.PNG", None, "images/C.jpg", *[None] * 7]
     assert pictures_by_id(tmp_path / "none", ids) == [None] * len(ids)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("javascript:alert(1)", "has the scheme 'javascript'; name a path .*http or https"),
+        ("file:///etc/passwd", "has the scheme 'file'"),
+        ("C:/pictures/a.png", "leads outside the source folder"),
+        ("gone.png", "is no file of the source folder; copy the picture there"),
+    ],
+)
+def test_what_is_no_path_says_what_it_is(tmp_path: Path, reference: str, message: str) -> None:
+    (stored,) = store_images(tmp_path, [reference], tmp_path / "out", max_pixels=LIMIT).values()
+    with pytest.raises(BadImage, match=message):
+        raise BadImage(stored.problem)
+
+
+def test_the_scheme_of_an_address_may_be_written_in_any_case() -> None:
+    assert all(is_url(text) for text in ("HTTP://a/b.jpg", "hTTps://a/b.jpg", "//a/b.jpg"))
+    assert not any(is_url(text) for text in ("http:a", "images/http://a", "httpx://a", "/a"))

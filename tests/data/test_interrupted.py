@@ -1,5 +1,7 @@
 """Tables to a domain, stopped half way: nothing is left, and done again it is uninterrupted."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,18 @@ def test_a_full_disk_leaves_nothing_and_is_named(
     fill_disk(monkeypatch, after)
     with pytest.raises(StorageError, match=r"the disk of .* is full .* nothing was left behind"):
         prepare_table(source, tmp_path / "out" / "x", OPTIONS)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_real_limit_on_the_size_of_files(tmp_path: Path) -> None:
+    """Polars names the number of a system's error in words alone: a patched writer hides that."""
+    source = pictured_shop(tmp_path / "shop", 400)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+    command = [sys.executable, "-c", limit + SCRIPT, str(source), str(tmp_path / "out" / "x")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "StorageError: a file in " in ended.stderr and "ulimit -f" in ended.stderr
+    assert "nothing was left behind" in ended.stderr.strip().splitlines()[-1]
     assert list((tmp_path / "out").iterdir()) == []
 
 

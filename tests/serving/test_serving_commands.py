@@ -70,7 +70,10 @@ def test_a_catalogue_from_new_items_to_a_rollback(store, tmp_path):
 def test_what_fails_says_why(store, tmp_path):
     run = store.run.path
     bad = jsonl(tmp_path / "bad.jsonl", [{"item_id": "C1", "title": "x", "image": "none.png"}])
-    assert "'none.png' there is no such file" in call("catalog", "add", run, bad, code=1).output
+    assert (
+        "'none.png' is no file of the source folder"
+        in call("catalog", "add", run, bad, code=1).output
+    )
     assert "No such file" in call("catalog", "add", run, tmp_path / "no", code=1).output
     error = document("catalog", "remove", run, "C1", code=1)["error"]
     assert error["type"] == "UnknownItem"

@@ -6,8 +6,10 @@ sentence; `Images/ID.jpg` pictures. There are no times: the place in a history s
 """
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from utgrec.progress import Progress
 SEQUENCES, MAPPING, SENTENCES = "all_item_seqs.json", "id_mapping.json", "metadata.sentence.json"
 IMAGES = "Images"
 PADDING = "[PAD]"
+SHOWN = 80  # characters of a wrong value that a message shows
+HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # an escape of one half; whole pairs have them too
 
 
 def prepare_authors(
@@ -80,8 +84,12 @@ def read_histories(source: Path) -> dict[str, list[str]]:
     """
     histories = _read(source / SEQUENCES)
     for user, items in histories.items():
-        if not isinstance(items, list) or not all(isinstance(item, str | int) for item in items):
-            raise BadTable(f"{SEQUENCES}: the history of user {user!r} is no list of item ids")
+        wrong = _not_ids(items)
+        if wrong is not None:
+            raise BadTable(
+                f"{SEQUENCES}: the history of user {user!r} has {wrong}, it must be a list of "
+                "item ids (texts or whole numbers); correct it or leave the user out"
+            )
     return {user: [str(item) for item in items] for user, items in histories.items()}
 
 
@@ -129,14 +137,37 @@ def _numbered(found: Any) -> list[str]:
         try:
             found = [found[key] for key in sorted(found, key=int)]
         except ValueError as error:
-            raise BadTable(f"{MAPPING}: a key of id2item is no number ({error})") from error
-    if not isinstance(found, list) or not all(isinstance(item, str | int) for item in found):
-        raise BadTable(f"{MAPPING} has no id2item, a list of item ids whose number 0 is padding")
-    if not found or found[0] != PADDING:
+            raise BadTable(
+                f"{MAPPING}: a key of id2item is no number ({error}); its keys are 0, 1, 2 …"
+            ) from error
+    wrong = _not_ids(found)
+    if wrong is not None:
         raise BadTable(
-            f"{MAPPING}: number 0 of id2item is {found[:1]}, it must be the padding {PADDING!r}"
+            f"{MAPPING}: id2item has {wrong}, it must be a list of item ids (texts or whole "
+            f"numbers) whose number 0 is the padding {PADDING!r}; correct it, or take the file "
+            "away: the items are then those of the sentences and histories"
+        )
+    if not found or found[0] != PADDING:
+        first = repr(found[0]) if found else "missing"
+        raise BadTable(
+            f"{MAPPING}: number 0 of id2item is {first}, it must be the padding {PADDING!r}; "
+            "put it in front"
         )
     return [str(item) for item in found[1:]]
+
+
+def _not_ids(found: Any) -> str | None:
+    """The first value that keeps this from being a list of ids, in words; None if it is one."""
+    if not isinstance(found, list):
+        return _quoted(found)
+    wrong = (v for v in found if isinstance(v, bool) or not isinstance(v, str | int))
+    return next((f"{_quoted(value)} in it" for value in wrong), None)
+
+
+def _quoted(value: Any) -> str:
+    """A value as the file would write it, cut to what a person reads."""
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _sentence(item: str, value: Any) -> str | None:
@@ -145,7 +176,10 @@ def _sentence(item: str, value: Any) -> str | None:
         return " ".join(value)
     if value is None or isinstance(value, str):
         return value
-    raise BadTable(f"{SENTENCES}: the sentence of item {item!r} is no text")
+    raise BadTable(
+        f"{SENTENCES}: the sentence of item {item!r} is {_quoted(value)}, it must be a text, a "
+        "list of texts, or null; correct it"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -158,9 +192,33 @@ def _read(path: Path) -> dict[str, Any]:
         return found
 
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+        text = path.read_text(encoding="utf-8-sig")
+        values = json.loads(text, object_pairs_hook=unique)
+        if HALF_PAIR.search(text):
+            _refuse_half_pairs(path, values)
     except (ValueError, RecursionError) as error:
-        raise BadTable(f"{path.name} is not valid JSON in UTF-8 ({error})") from error
+        raise BadTable(
+            f"{path.name} is not valid JSON in UTF-8 ({error}); copy it again, or write it anew"
+        ) from error
     if not isinstance(values, dict):
-        raise BadTable(f"{path.name} is a JSON {type(values).__name__}, not an object")
+        raise BadTable(
+            f"{path.name} is a JSON {type(values).__name__}, it must be an object; "
+            "take the file that the authors' scripts wrote"
+        )
     return values
+
+
+def _refuse_half_pairs(path: Path, value: Any) -> None:
+    """Raise if a text holds half of a pair of surrogates, which UTF-8 cannot store."""
+    parts: Iterable[Any] = ()
+    if isinstance(value, dict):
+        parts = itertools.chain(value, value.values())
+    elif isinstance(value, list):
+        parts = value
+    elif isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+        raise BadTable(
+            f"{path.name}: {_quoted(value)} holds half of a UTF-16 pair, which is no character; "
+            "correct the text"
+        )
+    for part in parts:
+        _refuse_half_pairs(path, part)

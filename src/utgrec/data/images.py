@@ -24,6 +24,8 @@ ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 PILLOW_LIMIT = 89_478_485
 THREADS = 4
 
+_URL = re.compile(r"(https?:)?//", re.IGNORECASE)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # one letter is a drive of Windows
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,120}")
 
 
@@ -37,7 +39,7 @@ class Stored(NamedTuple):
 
 def is_url(value: str) -> bool:
     """Whether a picture is named by a web address, which is fetched later, not here."""
-    return value.startswith(("http://", "https://", "//"))
+    return _URL.match(value) is not None
 
 
 def is_safe_name(item_id: str) -> bool:
@@ -151,6 +153,12 @@ def check_image(data: bytes, max_pixels: int) -> str:
 
 def _read(source: Path, reference: str, max_pixels: int) -> bytes:
     """The bytes of one picture below `source`."""
+    scheme = _SCHEME.match(reference)
+    if scheme is not None:
+        raise BadImage(
+            f"has the scheme {scheme[1]!r}; name a path below the source folder, or an http or "
+            "https address"
+        )
     parts = re.split(r"[/\\]", reference)
     if Path(reference).is_absolute() or reference[:1] in "/\\" or ".." in parts or ":" in parts[0]:
         raise BadImage("leads outside the source folder; it must be a path below it")
@@ -160,7 +168,7 @@ def _read(source: Path, reference: str, max_pixels: int) -> bytes:
         if not path.is_relative_to(root):
             raise BadImage("leads outside the source folder through a link; copy the file instead")
         if not path.is_file():
-            raise BadImage("there is no such file")
+            raise BadImage("is no file of the source folder; copy the picture there")
         # No picture within the pixel limit needs more than 4 bytes a pixel and a header.
         if path.stat().st_size > 4 * max_pixels + 2**20:
             raise BadImage(f"the file is larger than {max_pixels:,} pixels can be")

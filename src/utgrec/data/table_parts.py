@@ -86,7 +86,9 @@ def _parquet(path: Path) -> Iterator[Any]:
         *(pa.ArrowException, OSError, ValueError),
         *(pl.exceptions.PolarsError, pl.exceptions.PanicException),
     ) as error:
-        raise BadTable(f"{path.name} is not a readable Parquet file ({error})") from error
+        raise BadTable(
+            f"{path.name} is not a readable Parquet file ({error}); copy it or write it again"
+        ) from error
 
 
 def _of_arrow(file: str, first: int, data: Any) -> Table:
