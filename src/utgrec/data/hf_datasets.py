@@ -101,7 +101,9 @@ def _open(source: Path, name: str, what: str) -> Any:
     try:
         found = library.load_from_disk(str(own if is_own else source))
     except Exception as error:  # the library raises nearly every kind of error on broken folders
-        raise BadTable(f"{own if is_own else source} cannot be opened ({error})") from error
+        raise BadTable(
+            f"{own if is_own else source} cannot be opened ({error}); save the data set again"
+        ) from error
     if is_own:
         return found
     if name not in found:

@@ -45,7 +45,8 @@ def test_a_proxy_that_the_environment_names(
 
 def test_wrong_usage_and_failures(tmp_path: Path) -> None:
     folder = write_pictured(tmp_path / "shop", [None])
-    assert typed("images", folder, "--retry", "sometimes")[0] == 2
+    code, _, said = typed("images", folder, "--retry", "sometimes")
+    assert code == 2 and "no outcome sometimes; known: temporary, all, bad response, busy" in said
     assert typed("images", tmp_path / "none")[0] == 1
     code, _, said = typed("images", folder, "--column", "photo")
     assert code == 1 and "no column 'photo'" in said

@@ -62,8 +62,8 @@ class ImageOptions:
         require(self.max_side <= 8192, f"max_side is {self.max_side}; it must be 1 … 8192")
         if self.proxy:
             Proxies(self.proxy)
-        known = {"temporary", "all", *TEMPORARY, *FINAL}
-        unknown = sorted(set(self.retry) - known)
+        known = ["temporary", "all", *sorted(TEMPORARY), *sorted(FINAL)]
+        unknown = sorted(set(self.retry) - set(known))
         require(not unknown, f"retry: no outcome {', '.join(unknown)}; known: {', '.join(known)}")
 
     def tries_again(self, outcome: str) -> bool:
