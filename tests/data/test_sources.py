@@ -170,7 +170,7 @@ def test_pictures_and_broken_saved_data_sets(
         hf_datasets.prepare_datasets(source, tmp_path / "x", told)
     arrow = next((source / "items").glob("*.arrow"))
     arrow.write_bytes(arrow.read_bytes()[:100])
-    with pytest.raises(BadTable, match="cannot be .*; save the data set again"):
+    with pytest.raises(BadTable, match=r"cannot be .*; save the data set again"):
         hf_datasets.prepare_datasets(source, tmp_path / "x", OPEN)
     with pytest.raises(BadTable, match="no folder that save_to_disk wrote"):
         hf_datasets.prepare_datasets(tmp_path / "none", tmp_path / "x", OPEN)
