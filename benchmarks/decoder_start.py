@@ -7,7 +7,6 @@ shops. The codes are the items' true attributes, so only the recommender is in q
 """
 
 import argparse
-import platform
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from machine_facts import machine
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.marketplace import MarketplaceConfig, Oracle, write_marketplace
@@ -106,8 +106,7 @@ def main() -> None:
             "command": f"python benchmarks/decoder_start.py --steps {arguments.steps} "
             f"--seeds {arguments.seeds}",
             "what": "loss of the first code (nats), means over 50 steps",
-            "machine": f"{platform.processor() or platform.machine()}, "
-            f"{torch.get_num_threads()} threads, torch {torch.__version__}",
+            "machine": machine(),
             "results": results,
         },
     )

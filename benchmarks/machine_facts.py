@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import transformers
 
@@ -22,6 +23,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "multiplies": "bf16" if multiplies_bf16("cpu") else "fp32",
         "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

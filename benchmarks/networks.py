@@ -10,14 +10,12 @@ rate comes down to zero when its time is up.
 import argparse
 import dataclasses
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from machine_facts import machine
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.evaluation.generative import ValidationConfig, make_validator
@@ -86,8 +84,7 @@ def main() -> None:
         {
             "command": f"python benchmarks/networks.py {domain.name} CODES "
             f"--seconds {arguments.seconds:g} --seeds {arguments.seeds}",
-            "machine": f"{platform.processor() or platform.machine()}, "
-            f"{torch.get_num_threads()} threads, torch {torch.__version__}",
+            "machine": machine(),
             "results": results,
         },
     )

@@ -7,14 +7,10 @@ The domains are research data that stay outside the project (see their README).
 """
 
 import argparse
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-
+from machine_facts import machine
 from utgrec import storage
 from utgrec.data.prepare import TableOptions, prepare_table
 from utgrec.recipes import find_recipe
@@ -43,23 +39,6 @@ def measure(name: str, recipe: str, seed: int, work: Path, shared: Path) -> dict
         "codes": codes,
         "stages": {stage: manifest.measured for stage, manifest in done.items()},
         "wall_s": round(sum(manifest.measured["wall_s"] for manifest in done.values()), 1),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "cpu": model[0] if model else platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
     }
 
 

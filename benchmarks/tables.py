@@ -10,7 +10,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from real_domains import K_CORE, SHARED, machine
+from machine_facts import machine
+from real_domains import K_CORE, SHARED
 from utgrec import storage
 from utgrec.comparison import compare, read_plan
 from utgrec.data.prepare import TableOptions, prepare_table

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from real_domains import machine
+from machine_facts import machine
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.split import split_domain
