@@ -100,10 +100,7 @@ def test_what_one_shop_teaches_helps_another(tmp_path):
 
 @pytest.mark.slow
 def test_words_and_memories_help_at_once_and_are_not_lost(tmp_path):
-    """The whole recommender, which learns the new shop by itself as fast.
-
-    Measured once: full .369, from-scratch .370, zero-shot .264, popularity .017.
-    """
+    """The whole recommender, which learns the new shop by itself as fast."""
     ndcg = bring(long_recipe(), tmp_path)
     assert ndcg["zero-shot"] > 5 * ndcg["popularity"], ndcg
     assert ndcg["full"] > 0.95 * ndcg["from-scratch"], ndcg
