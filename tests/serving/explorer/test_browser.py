@@ -1,6 +1,8 @@
 """The explorer in Chromium: every view as its reader meets it, without a single error or request
 to elsewhere. Pictures of what was seen are kept in build/screenshots (UTGREC_SCREENSHOTS)."""
 
+import json
+import time
 from itertools import pairwise
 
 import pytest
@@ -122,6 +124,40 @@ def test_search(visit):
     reader.until("document.querySelectorAll('.item').length === 48")
 
 
+def test_a_search_that_is_due_does_not_call_back_who_goes_elsewhere(visit):
+    reader = visit()
+    reader.go("tree")
+    page = reader.page
+    page.evaluate(
+        """() => {
+          const { setTimeout, clearTimeout } = window;
+          let due = null;
+          window.setTimeout = (action) => ((due = action), 1);
+          window.clearTimeout = () => (due = null);
+          const query = document.getElementById("query");
+          query.value = "kit";
+          query.dispatchEvent(new Event("input"));
+          document.querySelector("#nav [data-view=versions]").click();
+          due?.(); // before the page has heard that its address is another
+          Object.assign(window, { setTimeout, clearTimeout });
+        }"""
+    )
+    page.wait_for_selector(".view-versions")
+    assert page.evaluate("location.hash") == "#/versions"
+
+
+def test_a_search_by_enter_does_not_wait(visit):
+    reader = visit()
+    reader.go("tree")
+    reader.page.evaluate(
+        """() => {
+          document.getElementById("query").value = "kit";
+          document.getElementById("find").requestSubmit();
+        }"""
+    )
+    assert reader.page.evaluate("location.hash") == "#/search?q=kit"
+
+
 def test_an_item(visit, run_copy):
     catalog = GenerationStore(run_copy).open().catalog
     place = next(n for n, image in enumerate(catalog.images) if image)
@@ -197,6 +233,16 @@ def test_why_is_what_the_server_says(visit, run_copy):
             assert f"{100 * reason['attention']:.0f} %" in said
             assert card.locator(".why li").nth(place).locator(".dot:not(.off)").count() == shared
         assert card.locator(".why li").count() == len(item["why"])
+
+
+def test_on_the_way_to_what_comes_next_it_is_asked_for_once(visit, run_copy):
+    ids = GenerationStore(run_copy).open().catalog.item_ids[:3]
+    reader = visit()
+    reader.page.route("**/v1/facets", lambda route: (time.sleep(0.6), route.continue_()))
+    asked = []
+    reader.page.on("request", lambda one: "recommend" in one.url and asked.append(one.post_data))
+    reader.go("next?" + "&".join(f"h={one}" for one in ids))
+    assert [json.loads(one)["attention"] for one in asked] == [True]
 
 
 def test_filters(visit, run_copy):

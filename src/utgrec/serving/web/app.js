@@ -3,7 +3,7 @@
 import { Problem, get } from "./api.js";
 import { setHues } from "./codes.js";
 import { announce, calm, change, debounce, h, many, sentence } from "./dom.js";
-import { showDock } from "./dock.js";
+import { leaveDock, showDock } from "./dock.js";
 import { getHistory, onChange } from "./state.js";
 import { showItem } from "./views/item.js";
 import { showNext } from "./views/next.js";
@@ -60,6 +60,8 @@ async function show() {
   leaving?.abort();
   leaving = new AbortController();
   const { signal } = leaving;
+  if (!same && route.view !== "search") searchSoon.cancel();
+  leaveDock(route.view);
   for (const link of document.querySelectorAll("#nav a")) {
     const here =
       link.dataset.view === route.view || (route.view === "item" && link.dataset.view === "tree");
@@ -134,22 +136,25 @@ function showCount() {
   badge.hidden = !getHistory().length;
 }
 
-const search = debounce(() => {
+/** Go to what is typed; whether there was anywhere to go. */
+function search() {
   const typed = input.value.trim();
-  if (!typed) return;
   const target = `#/search?q=${encodeURIComponent(typed)}`;
-  if (target === location.hash) return;
+  if (!typed || target === location.hash) return false;
   if (readRoute().view === "search") {
     history.replaceState(null, "", target);
     show();
   } else location.hash = target;
-}, 180);
+  return true;
+}
 
-input.addEventListener("input", search);
+const searchSoon = debounce(search, 180);
+
+input.addEventListener("input", searchSoon);
 document.getElementById("find").addEventListener("submit", (event) => {
   event.preventDefault();
-  search();
-  if (readRoute().view === "search") main.querySelector(".item a")?.focus();
+  searchSoon.cancel();
+  if (!search() && readRoute().view === "search") main.querySelector(".item a")?.focus();
 });
 
 document.getElementById("skip").addEventListener("click", (event) => {
@@ -206,7 +211,9 @@ addEventListener("served", () => {
 addEventListener(
   "click",
   (event) => {
-    if (event.target.closest?.("a[href^='#/']")) queueMicrotask(() => (back = false));
+    if (!event.target.closest?.("a[href^='#/']")) return;
+    searchSoon.cancel(); // it would call back whoever goes elsewhere
+    queueMicrotask(() => (back = false));
   },
   true,
 );

@@ -32,10 +32,21 @@ const ask = debounce(async (place) => {
   }
 }, 200);
 
+const without = (shown) => shown === "next" || shown === "report";
+
+/** A view is on its way: where it has no dock, this one asks for nothing more. */
+export function leaveDock(shown) {
+  if (!without(shown)) return;
+  view = shown;
+  ask.cancel();
+  asking?.abort();
+}
+
+/** Show the history below a view, unless the view has none of it. */
 export function showDock(shown = view) {
   view = shown;
   const history = getHistory();
-  dock.hidden = view === "next" || view === "report" || !history.length;
+  dock.hidden = without(view) || !history.length;
   document.body.classList.toggle("docked", !dock.hidden);
   if (dock.hidden) return;
   const next = h("div", { class: "dock-next" });
