@@ -12,7 +12,6 @@ work on the machine counts little; results go to `benchmarks/results/explorer.js
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,9 +20,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 
+from machine_facts import machine
 from utgrec.catalog import Catalog
 from utgrec.decoding import CodeTrie
 from utgrec.serving.explorer.facets import describe_facets
@@ -123,12 +122,8 @@ def main() -> None:
     load = os.getloadavg()[0]
     found = {
         "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "memory (GiB)": round(psutil.virtual_memory().total / 2**30, 1),
-            "python": platform.python_version(),
+            **machine(),
             "pyarrow": pa.__version__,
-            "load before": round(load, 1),
             "note": "busy with other work" if load > 1 else "otherwise idle",
         },
         "sizes": [measure(items, given.repeats) for items in given.items],

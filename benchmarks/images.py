@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from machine_facts import machine
 from utgrec import storage
 from utgrec.catalog import write_domain
 from utgrec.data.pictures.fetch import fetch_images
@@ -186,7 +186,7 @@ def main() -> None:
         "pixels": f"{SIDE} × {SIDE}",
         "delay_ms": 1000 * options.delay,
         "connections": options.connections,
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors, {platform.platform()}",
+        "machine": machine(),
         "note": options.note,
         "median": medians,
         "pairs": pairs,

@@ -11,7 +11,6 @@ take turns. Then this project's way alone, on 1 and 4 million reviews.
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -28,6 +27,7 @@ import amazon_files
 
 RESULT = Path(__file__).parent / "results" / "prepare.json"
 MIB = 2**20
+FEWEST = 50_000  # reviews of which the k-core leaves something
 QUIET = 2.5  # load of the two processors, with one's own work alone
 REVIEW_COLUMNS = ("user_id", "parent_asin", "timestamp")
 TABLES = ("items.parquet", "users.parquet", "interactions.parquet")
@@ -173,17 +173,6 @@ def differences(one: Path, other: Path) -> list[str]:
     ]
 
 
-def machine() -> dict[str, Any]:
-    """What it was measured on, and how busy that was."""
-    return {
-        "cpus": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "python": platform.python_version(),
-        "load_average": [round(load, 1) for load in os.getloadavg()],
-    }
-
-
 def paired(files: Path, work: Path, repeats: int, sides: list[str]) -> dict[str, Any]:
     """The sides in turn; their results must be equal."""
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
@@ -232,7 +221,14 @@ def main() -> None:
     if given.side:
         run_side(given.side, given.files, given.out)
         return
-    before = machine()
+    from machine_facts import machine  # imports torch, whose memory no side is to be charged with
+
+    facts, before = machine(), os.getloadavg()[0]
+    small, large = given.sizes
+    if small < FEWEST:
+        parser.error(
+            f"--sizes: {small} reviews leave nothing after the k-core; {FEWEST} are enough"
+        )
     files = amazon_files.write_files(given.work, given.reviews, given.items)
     sides = ["ours", "field"] if given.no_lean else ["ours", "field", "lean"]
     result: dict[str, Any] = {
@@ -242,11 +238,14 @@ def main() -> None:
         "repeats": given.repeats,
         "paired": paired(files, given.work, given.repeats, sides),
     }
-    small, large = (amazon_files.write_files(given.work, size, size // 10) for size in given.sizes)
-    runs: dict[str, list[dict[str, float]]] = {"small": [], "large": []}
+    named = {"small": small, "large": large}
+    made = {
+        name: amazon_files.write_files(given.work, size, size // 10) for name, size in named.items()
+    }
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in made}
     for _ in range(given.repeats):
-        runs["small"].append(measure("ours", small, given.work / "ours"))
-        runs["large"].append(measure("ours", large, given.work / "ours"))
+        for name, written in made.items():
+            runs[name].append(measure("ours", written, given.work / "ours"))
     sizes = {name: medians(each) for name, each in runs.items()}
     result["linear"] = {
         "reviews": given.sizes,
@@ -256,9 +255,9 @@ def main() -> None:
             for clock in ("wall_s", "cpu_s")
         },
     }
-    after = machine()["load_average"]
-    result["machine"] = {**before, "load_average_after": after}
-    if max(before["load_average"][0], after[0]) > QUIET:
+    after = os.getloadavg()[0]
+    result["machine"] = {**facts, "load_after": round(after, 1)}
+    if max(before, after) > QUIET:
         result["note"] = (
             "Other work ran beside it: processor seconds say more than wall seconds, which for "
             "this project's way, which uses both processors, would be shorter on a quiet machine."

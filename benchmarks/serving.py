@@ -21,7 +21,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import shutil
 import signal
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 
+from machine_facts import machine
 from made_run import make_run
 from utgrec.serving.generations import GenerationStore
 
@@ -282,27 +282,17 @@ def main() -> None:
     for name, law in found.items():
         print(f"{'holds' if law['holds'] else 'DOES NOT HOLD'}: {name}: {law}")
     settings = {k: str(v) for k, v in vars(arguments).items() if k != "out"}
-    result = {"machine": machine(), "settings": settings, "items": len(ids)}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**result, "laws": found, "parts": rows}, indent=1)
-    arguments.out.write_text(text + "\n")
-
-
-def machine() -> Row:
-    """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    return {
-        "cpu": name,
-        "cores": os.cpu_count(),
+    facts = {
+        **machine(),
         "threads of the server": os.environ.get("OMP_NUM_THREADS", "all"),
-        "python": platform.python_version(),
         "nice": os.nice(0),
         "note": "load is the number of busy processes of the whole machine, the benchmark's own "
         "two among them; above the number of cores, latencies are also those of waiting",
     }
+    result = {"machine": facts, "settings": settings, "items": len(ids)}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**result, "laws": found, "parts": rows}, indent=1)
+    arguments.out.write_text(text + "\n")
 
 
 def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:

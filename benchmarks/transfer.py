@@ -1,14 +1,15 @@
 """What does pre-training on other shops give a shop? Adapted, zero-shot and from scratch.
 
     python benchmarks/transfer.py office --others beauty movies industrial \
-        --domains /tmp/domains --work runs/transfer [--codes-alone]
+        --domains /tmp/domains --work runs/transfer [--codes-alone] [--users 0.25]
 
 Pre-trains once on the other domains. Then, for every seed, adapts to the domain, trains the same
 recipe from scratch on it, and takes the pre-trained run as it is (zero-shot). `utgrec compare` puts
 them beside popularity and ItemKNN; its tables are kept under benchmarks/results. Finished stages
 are reused, so an interrupted benchmark goes on. With --codes-alone the recommender writes codes
 and nothing else, as the paper's does: no item vectors, words, companions or contents, which learn
-or know a shop by themselves. The domains are research data outside the project.
+or know a shop by themselves. With --users a share of the shop's users is drawn and all others are
+forgotten: a shop with a thin log. The domains are research data outside the project.
 """
 
 import argparse
@@ -16,9 +17,13 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import polars as pl
+
+from real_domains import SHARED
 from utgrec.adaptation import adapt_run
 from utgrec.comparison import compare
 from utgrec.comparison.plan import ComparisonPlan, DomainPlan, SystemPlan
+from utgrec.data.prepare import TableOptions, prepare_table
 from utgrec.recipes import Recipe, find_recipe
 from utgrec.runs import run_recipe, train_run
 
@@ -38,6 +43,21 @@ def chosen_recipe(name: str, seed: int, codes_alone: bool) -> Recipe:
         contents=change(recommender.contents, neighbours=0),
     )
     return change(recipe, name=f"{name}, codes alone", recommender=recommender)
+
+
+def thin_shop(tables: Path, share: float, work: Path) -> Path:
+    """The domain of a share of a shop's users, with the whole catalogue."""
+    source, out = work / "tables" / tables.name, work / "domain" / tables.name
+    source.mkdir(parents=True, exist_ok=True)
+    log = pl.read_csv(tables / "interactions.csv.gz")
+    users = log.select(pl.col("user_id").unique(maintain_order=True)).sample(fraction=share, seed=0)
+    log.join(users, on="user_id", how="semi", maintain_order="left").write_csv(
+        source / "interactions.csv"
+    )
+    shutil.copyfile(tables / "items.jsonl", source / "items.jsonl")
+    out.parent.mkdir(exist_ok=True)
+    prepare_table(source, out, TableOptions(k_core=1))
+    return out
 
 
 def make_runs(
@@ -68,14 +88,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--regimes", nargs="+", default=["full", "zero-shot"])
     parser.add_argument("--codes-alone", action="store_true")
+    parser.add_argument("--users", type=float, default=1.0, help="share of the shop's users")
+    parser.add_argument("--shared", type=Path, default=SHARED, help="tables of the shops")
     arguments = parser.parse_args()
-    work = arguments.work / arguments.domain
+    thin = f"_{100 * arguments.users:.0f}" if arguments.users < 1 else ""
+    work = arguments.work / f"{arguments.domain}{thin}"
     base = arguments.work / f"base-{'-'.join(arguments.others)}"
     others = [arguments.domains / name for name in arguments.others]
     train_run(chosen_recipe(arguments.recipe, 0, arguments.codes_alone), others, base)
     domain = arguments.domains / arguments.domain
+    if thin:
+        domain = thin_shop(arguments.shared / arguments.domain, arguments.users, work)
     trained = make_runs(arguments, base, domain, work)
     what = ", codes alone" if arguments.codes_alone else ""
+    what += f", {100 * arguments.users:.0f} % of users" if thin else ""
     plan = ComparisonPlan(
         title=f"Transfer to {arguments.domain} from {', '.join(arguments.others)}{what}",
         domains=(DomainPlan(folder=str(domain)),),
@@ -90,7 +116,7 @@ def main() -> None:
     out = work / "comparison"
     compare(plan, out)
     for kind in ("md", "json"):
-        name = f"transfer_{arguments.domain}{'_codes' if arguments.codes_alone else ''}.{kind}"
+        name = f"transfer_{work.name}{'_codes' if arguments.codes_alone else ''}.{kind}"
         shutil.copy(out / f"comparison.{kind}", RESULTS / name)
 
 
