@@ -90,7 +90,8 @@ class TestRegimes:
         tokenizer, recommender = {}, {}
         for regime in REGIMES:
             tokenizer[regime] = tokenizer_settings(RECIPE.tokenizer, adapt(regime))
-            recommender[regime] = recommender_settings(RECIPE.recommender, adapt(regime))
+            slower = adapt(regime, recommender_learning_rate=1e-4)
+            recommender[regime] = recommender_settings(RECIPE.recommender, slower)
         full = tokenizer["full"]
         fresh = {"trainer.learning_rate": RECIPE.recommender.trainer.learning_rate}
         assert changes(full, tokenizer["basis-too"]) == {"quantizer.freeze_basis": False}
