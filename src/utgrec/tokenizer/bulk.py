@@ -26,6 +26,7 @@ from torch import Tensor
 from utgrec import storage
 from utgrec.config import require
 from utgrec.errors import BadTable, InputError, SettingsMismatch
+from utgrec.precision import own_device
 from utgrec.tokenizer.items import ItemInputs
 from utgrec.tokenizer.pretrained import STAGE as TOKENIZER
 from utgrec.tokenizer.pretrained import ItemTokenizer
@@ -139,7 +140,7 @@ class ShardEncoder:
 
     def __init__(self, plan: BulkPlan, out: Path, images: Path | None, at_once: int) -> None:
         """`at_once` items are read together; `images` is where relative picture paths start."""
-        self.tokenizer = ItemTokenizer.from_pretrained(plan.tokenizer)
+        self.tokenizer = ItemTokenizer.from_pretrained(plan.tokenizer, device=own_device())
         self.out = out
         self.images = images
         self.at_once = at_once

@@ -10,6 +10,7 @@ from pathlib import Path
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.split import split_domain, trained_facts
+from utgrec.precision import own_device
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.pretrained import STAGE, ItemTokenizer
@@ -28,7 +29,7 @@ def lend_tokenizer(
     inputs = {f"domain {domain.name}": domain.fingerprint, "start": made_by.fingerprint}
 
     def make(work: Workspace) -> StageResult:
-        tokenizer = ItemTokenizer.from_pretrained(start)
+        tokenizer = ItemTokenizer.from_pretrained(start, device=own_device())
         items = tokenizer.read(domain.catalog.texts, domain.catalog.images, progress)
         items = tokenizer.add_company(items, split_domain(domain))
         tokenizer.refit_statistics(items, progress)

@@ -73,8 +73,8 @@ def _network(config: TokenizerConfig) -> dict[str, Any]:
     values = to_dict(config)
     sections = {name: values[name] for name in ("backbone", "heads", "latents")}
     if isinstance(config.backbone, PretrainedBackboneConfig):
-        # The base itself is recognised by its fingerprint, wherever it lies.
-        free = ("name", "revision", "machine")
+        # The base itself is recognised by its fingerprint, wherever it lies and in any type.
+        free = ("name", "revision", "dtype", "machine")
         sections["backbone"] = {
             name: value for name, value in values["backbone"].items() if name not in free
         }

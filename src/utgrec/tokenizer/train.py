@@ -20,6 +20,7 @@ from utgrec.config import require
 from utgrec.data.neighbours import Neighbours, find_neighbours, join
 from utgrec.data.split import Split, split_domain, trained_facts
 from utgrec.errors import BadImage
+from utgrec.precision import own_device
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.backbone import open_picture
@@ -33,7 +34,6 @@ from utgrec.tokenizer.pretrained import (
     STAGE,
     ItemTokenizer,
     TokenizerConfig,
-    best_device,
     create_model,
     make_codec,
     recorded,
@@ -103,8 +103,7 @@ def _make(
     if start is None:
         tokenizer = _create(pool, config, work)
     else:
-        tokenizer = ItemTokenizer.from_pretrained(start, config)
-        tokenizer.model.to(best_device())
+        tokenizer = ItemTokenizer.from_pretrained(start, config, device=own_device())
     model, codec = tokenizer.model, tokenizer.codec
     items = read_items(
         pool.texts,
@@ -143,7 +142,7 @@ def _make(
         title="Training the tokenizer",
     )
     if config.quantizer.settle_rounds and processes.is_first():
-        model.to(best_device())
+        model.to(own_device())
         states = tokenizer.states(items, progress, rows=pool.trained)
         trained_states = states[torch.from_numpy(pool.trained)]
         model.quantizer.settle(trained_states.to(model.queries.device))
@@ -186,8 +185,8 @@ def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokeni
     if isinstance(config.backbone, PretrainedBackboneConfig):
         source = find_source(config.backbone.name, config.backbone.revision)
         torch.manual_seed(config.trainer.seed)
-        model = create_model(source.folder, config, name=source.name, revision=source.revision).to(
-            best_device()
+        model = create_model(
+            source.folder, config, own_device(), name=source.name, revision=source.revision
         )
         return ItemTokenizer(model, codec, config)
     backbone_folder = work.checkpoints / "backbone"

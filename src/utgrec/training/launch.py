@@ -6,7 +6,6 @@ names of parameters, so a checkpoint does not know how many processes made it.
 """
 
 import copy
-import os
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from utgrec import processes
 from utgrec.config import require
+from utgrec.precision import own_device
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -34,7 +34,7 @@ class Launch:
         self.accelerator: Any = None
         self._whole: nn.Module | None = None
         if processes.count() > 1 and not shared:
-            self.device = _own_device()
+            self.device = own_device()
             module.to(self.device)
             return
         self._prepare()
@@ -268,9 +268,3 @@ def _full(value: Tensor) -> Tensor:
     """A tensor whose shards lie on several processes, in one piece."""
     whole = getattr(value, "full_tensor", None)
     return value.detach() if whole is None else whole().detach()
-
-
-def _own_device() -> torch.device:
-    if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
