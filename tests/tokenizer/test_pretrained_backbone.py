@@ -148,7 +148,7 @@ class TestFolder:
         )
         with pytest.raises(SettingsMismatch, match="is not the model that the tokenizer"):
             ItemTokenizer.from_pretrained(out, wanted, backbone=tmp_path / "moved")
-        with pytest.raises(MissingStage, match=r"say where it is: from_pretrained\(folder, backb"):
+        with pytest.raises(MissingStage, match=r"say where it is: --backbone, or from_pretr"):
             ItemTokenizer.from_pretrained(out, wanted, backbone=tmp_path / "nowhere")
 
     def test_other_adapters_are_another_network(self, trained):

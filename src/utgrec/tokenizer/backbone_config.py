@@ -77,9 +77,7 @@ class PretrainedBackboneConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.name.strip()), "a backbone needs a name or a folder, got none")
-        require(
-            self.dtype in DTYPES, f"dtype is one of {', '.join(DTYPES)}, got {self.dtype!r}"
-        )
+        require(self.dtype in DTYPES, f"dtype is one of {', '.join(DTYPES)}, got {self.dtype!r}")
         require(
             1 <= self.min_pixels <= self.max_pixels,
             f"min_pixels is at least 1 and at most max_pixels, got {self.min_pixels} and "

@@ -62,6 +62,7 @@ class BulkPlan(NamedTuple):
     fingerprint: str  # of the tokenizer
     shards: list[Shard]
     inputs: dict[str, str]  # input file → what identifies its content
+    backbone: str | None = None  # where the base model is, if not where it was
 
     @property
     def rows(self) -> int:
@@ -140,7 +141,9 @@ class ShardEncoder:
 
     def __init__(self, plan: BulkPlan, out: Path, images: Path | None, at_once: int) -> None:
         """`at_once` items are read together; `images` is where relative picture paths start."""
-        self.tokenizer = ItemTokenizer.from_pretrained(plan.tokenizer, device=own_device())
+        self.tokenizer = ItemTokenizer.from_pretrained(
+            plan.tokenizer, backbone=plan.backbone, device=own_device()
+        )
         self.out = out
         self.images = images
         self.at_once = at_once

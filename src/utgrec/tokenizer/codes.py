@@ -39,14 +39,25 @@ class CodedCatalog(NamedTuple):
 
 
 def assign_domain(
-    tokenizer: Path, domain: Domain, out: Path, progress: Progress = silent
+    tokenizer: Path,
+    domain: Domain,
+    out: Path,
+    progress: Progress = silent,
+    *,
+    backbone: str | None = None,
 ) -> storage.Manifest:
-    """Encode every item of a domain, give each unique codes, and report on them."""
+    """Encode every item of a domain, give each unique codes, and report on them.
+
+    Args:
+        backbone: where the tokenizer's base model is, if it is not where it was.
+    """
     made_by = storage.read_manifest(tokenizer, TOKENIZER)
     inputs = {"tokenizer": made_by.fingerprint, f"domain {domain.name}": domain.fingerprint}
 
     def make(work: Workspace) -> StageResult:
-        item_tokenizer = ItemTokenizer.from_pretrained(tokenizer, device=own_device())
+        item_tokenizer = ItemTokenizer.from_pretrained(
+            tokenizer, backbone=backbone, device=own_device()
+        )
         catalog = domain.catalog
         split = split_domain(domain)
         items = item_tokenizer.read(catalog.texts, catalog.images, progress)

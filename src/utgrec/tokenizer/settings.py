@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from utgrec.config import require, to_dict
+from utgrec.errors import BadConfig
 from utgrec.tokenizer.backbone_config import MachineSettings, PretrainedBackboneConfig
 from utgrec.tokenizer.company import CompanyConfig
 from utgrec.tokenizer.kl_latents import KLLatentsConfig
@@ -54,6 +55,21 @@ def recorded(config: TokenizerConfig) -> dict[str, Any]:
     if isinstance(backbone, PretrainedBackboneConfig):
         backbone = dataclasses.replace(backbone, machine=MachineSettings())
     return to_dict(dataclasses.replace(config, backbone=backbone))
+
+
+def with_backbone(config: TokenizerConfig, name: str) -> TokenizerConfig:
+    """The same configuration with another pretrained model, or with the same one elsewhere.
+
+    Raises:
+        BadConfig: it has a small model of its own.
+    """
+    backbone = config.backbone
+    if not isinstance(backbone, PretrainedBackboneConfig):
+        raise BadConfig(
+            f"a backbone ({name}) was given to a tokenizer that makes a small one of its own; "
+            "leave it out, or take the recipe small or paper_pretrain"
+        )
+    return dataclasses.replace(config, backbone=dataclasses.replace(backbone, name=name))
 
 
 def different_network(one: TokenizerConfig, other: TokenizerConfig) -> list[str]:
