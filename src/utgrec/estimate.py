@@ -35,7 +35,7 @@ from utgrec.tokenizer.outline import (
 )
 from utgrec.tokenizer.quantizer import TreeQuantizer
 from utgrec.tokenizer.reconstruction import ImageDecoder, TextDecoder
-from utgrec.tokenizer.settings import TokenizerConfig
+from utgrec.tokenizer.settings import TokenizerConfig, training_steps, why_too_short
 from utgrec.tokenizer.tiny import TinyBackboneConfig
 
 Rows = npt.NDArray[np.int64]
@@ -108,6 +108,8 @@ class Estimate:
     """Items that occur in training histories."""
     steps: int
     """Optimiser steps."""
+    refused: str
+    """Why the training would be refused; empty if it would not be."""
     parameters_trained: int
     """Parameters that gradients move."""
     parameters_frozen: int
@@ -148,6 +150,7 @@ def estimate_tokenizer(
     shape = backbone_shape(config, family)
     counted = _count(config, family, domains, rows)
     steps = training_steps(config, trained)
+    refused = why_too_short(config, trained)
     heads = _heads(config, shape)
     parameters = sum(value.numel() for part in heads for value in part.parameters())
     parameters += _adapters(config, shape) if family is None else trained_parameters(family, config)
@@ -168,6 +171,7 @@ def estimate_tokenizer(
     return Estimate(
         items_trained=trained,
         steps=steps,
+        refused=refused,
         parameters_trained=parameters,
         parameters_frozen=frozen,
         tokens_per_item=round(length, 1),
@@ -178,14 +182,6 @@ def estimate_tokenizer(
         tflops=round(speed * processes, 4),
         hours=_shown(items * work / (speed * processes * 1e12) / 3600),
     )
-
-
-def training_steps(config: TokenizerConfig, trained: int) -> int:
-    """Optimiser steps that a configuration does on so many trained items."""
-    per_epoch = -(-trained // max(1, config.batch_size // 2))
-    if not config.epochs:
-        return config.trainer.steps
-    return min(config.trainer.steps, round(config.epochs * per_epoch))
 
 
 def backbone_shape(config: TokenizerConfig, family: Family | None) -> Shape:

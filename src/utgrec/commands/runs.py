@@ -81,7 +81,12 @@ def run(
     settings = find_recipe(recipe, seed, backbone=backbone)
     if dry_run:
         return plan_answer(
-            settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
+            terminal,
+            settings.tokenizer,
+            domains,
+            title=f"recipe {recipe}",
+            devices=devices,
+            tflops=tflops,
         )
     return do_run(terminal, settings, domains, out, seed)
 

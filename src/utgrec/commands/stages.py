@@ -45,7 +45,12 @@ def train_tokenizer(
     settings = find_recipe(recipe, seed, backbone=backbone)
     if dry_run:
         return plan_answer(
-            settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
+            terminal,
+            settings.tokenizer,
+            domains,
+            title=f"recipe {recipe}",
+            devices=devices,
+            tflops=tflops,
         )
     opened = [Domain.open(folder) for folder in domains]
     made = train(opened, settings.tokenizer, out, terminal.progress)

@@ -58,7 +58,12 @@ def pretrain(
     settings = find_recipe(recipe, seed, leave_out=leave_out or (), backbone=backbone)
     if dry_run:
         return plan_answer(
-            settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
+            terminal,
+            settings.tokenizer,
+            domains,
+            title=f"recipe {recipe}",
+            devices=devices,
+            tflops=tflops,
         )
     answer = do_run(terminal, settings, domains, out, seed)
     terminal.say(f"Next: utgrec adapt {out} NEW_DOMAIN --out NEW_RUN")
@@ -115,7 +120,7 @@ def adapt(
 
         wanted = tokenizer_settings(plan.recipe.tokenizer, plan.recipe.adapt)
         title = f"adapting {base}"
-        return plan_answer(wanted, [folder], title=title, devices=devices, tflops=tflops)
+        return plan_answer(terminal, wanted, [folder], title=title, devices=devices, tflops=tflops)
     rows = [domain_row(folder)]
     for line in adaptation_lines(plan, base, out):
         terminal.say(line)

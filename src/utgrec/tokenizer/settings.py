@@ -49,6 +49,30 @@ class TokenizerConfig:
         )
 
 
+def steps_per_epoch(config: TokenizerConfig, trained: int) -> int:
+    """Batches in which every one of so many trained items is an anchor once."""
+    return -(-trained // max(1, config.batch_size // 2))
+
+
+def training_steps(config: TokenizerConfig, trained: int) -> int:
+    """Optimiser steps that a configuration does on so many trained items."""
+    if not config.epochs:
+        return config.trainer.steps
+    return min(config.trainer.steps, round(config.epochs * steps_per_epoch(config, trained)))
+
+
+def why_too_short(config: TokenizerConfig, trained: int) -> str:
+    """Why so many trained items are too few for a configuration; empty if they are not."""
+    steps, warmup = training_steps(config, trained), config.quantizer.warmup_steps
+    if not config.epochs or steps > warmup:
+        return ""
+    return (
+        f"{config.epochs:g} epochs of {steps_per_epoch(config, trained)} batches are {steps} "
+        f"steps, not more than the {warmup} of the quantiser's warm-up; train longer, or take a "
+        "recipe for smaller catalogues"
+    )
+
+
 def recorded(config: TokenizerConfig) -> dict[str, Any]:
     """A configuration as stages record it: without what this machine alone decides."""
     backbone = config.backbone

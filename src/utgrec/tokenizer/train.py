@@ -38,8 +38,9 @@ from utgrec.tokenizer.pretrained import (
     make_codec,
     recorded,
 )
+from utgrec.tokenizer.settings import training_steps, why_too_short
 from utgrec.tokenizer.tiny import create_tiny_backbone
-from utgrec.training.trainer import TrainerConfig, train, write_losses
+from utgrec.training.trainer import train, write_losses
 
 log = logging.getLogger(__name__)
 FIT_ITEMS = 20_000  # that the leading directions of a wide backbone are found in
@@ -100,6 +101,8 @@ def _make(
     progress: Progress,
 ) -> StageResult:
     pool = _pool(domains)
+    too_short = why_too_short(config, len(pool.trained))
+    require(not too_short, too_short)  # before pictures are read, which may take hours
     if start is None:
         tokenizer = _create(pool, config, work)
     else:
@@ -131,7 +134,7 @@ def _make(
     def names(drawn: Pairs) -> list[str]:
         return [pool.item_ids[row] for row in drawn.rows]
 
-    trainer = _by_epochs(config, batches.per_epoch)
+    trainer = dataclasses.replace(config.trainer, steps=training_steps(config, len(pool.trained)))
     trained = train(
         model,
         batch=batches.shared._replace(names=names),
@@ -159,24 +162,6 @@ def _make(
         "unreadable_pictures": [pool.item_ids[row] for row in items.unreadable],
     }
     return StageResult(facts, trained.earlier_s)
-
-
-def _by_epochs(config: TokenizerConfig, per_epoch: int) -> TrainerConfig:
-    """The trainer's settings with the steps that the epochs come to.
-
-    Raises:
-        BadConfig: they are not more than the quantiser's warm-up.
-    """
-    if not config.epochs:
-        return config.trainer
-    steps = min(config.trainer.steps, round(config.epochs * per_epoch))
-    require(
-        steps > config.quantizer.warmup_steps,
-        f"{config.epochs:g} epochs of {per_epoch} batches are {steps} steps, not more than the "
-        f"{config.quantizer.warmup_steps} of the quantiser's warm-up; train longer, or take a "
-        "recipe for smaller catalogues",
-    )
-    return dataclasses.replace(config.trainer, steps=steps)
 
 
 def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokenizer:
