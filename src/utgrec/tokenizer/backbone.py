@@ -286,6 +286,7 @@ def open_picture(path: Path, max_pixels: int = 40_000_000) -> Image.Image:
     from PIL import ImageOps
 
     try:
+        refuse_pipes(path)
         with Image.open(path) as image:
             if image.width * image.height > max_pixels:
                 raise BadImage(
@@ -293,7 +294,19 @@ def open_picture(path: Path, max_pixels: int = 40_000_000) -> Image.Image:
                     "read: make it smaller, or raise the limit"
                 )
             return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BadImage:
+        raise
+    except Exception as error:  # decoders raise nearly every kind of error on broken bytes
         raise BadImage(
             f"{path} cannot be read as a picture ({error}); replace it, or prepare the domain again"
         ) from error
+
+
+def refuse_pipes(path: Path) -> None:
+    """Refuse what is there and no file: to open a pipe would wait for somebody to write to it.
+
+    Raises:
+        OSError: it is no file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError("not a file")

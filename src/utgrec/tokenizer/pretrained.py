@@ -27,6 +27,7 @@ from utgrec.tokenizer.backbone_source import (
     find_source,
     fingerprint_folder,
 )
+from utgrec.tokenizer.cache import RowCache
 from utgrec.tokenizer.company import Floats, company_directions
 from utgrec.tokenizer.items import (
     ItemInputs,
@@ -128,10 +129,13 @@ class ItemTokenizer:
         texts: Sequence[str],
         pictures: Sequence[Path | None],
         progress: Progress = silent,
+        *,
+        kept: RowCache | None = None,
     ) -> ItemInputs:
         """Prepare words and pictures of N items for `states`, without any company.
 
-        Latents, which only training needs, are left out.
+        Latents, which only training needs, are left out. With `kept`, what is not in there is
+        computed and forgotten: the way of catalogues whose features would fill a disk.
         """
         items = read_items(
             texts,
@@ -141,6 +145,7 @@ class ItemTokenizer:
             self.config.heads.max_text_tokens,
             progress,
             cache=self.cache if len(texts) > FEW else None,
+            kept=kept,
         )
         return self._summarize(items, np.zeros((len(items), 0)))
 
