@@ -61,6 +61,14 @@ class Launch:
                 ]
         self.model, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
 
+    def multiply_in_bf16(self) -> None:
+        """See to it that the module's own calls multiply in bfloat16 where the caller's would not.
+
+        DeepSpeed's engine leaves an autocast that was entered around it.
+        """
+        if self.kind == "DEEPSPEED":
+            autocast_inside(self.module, self.device.type)
+
     @property
     def kind(self) -> str:
         """How the processes work together, in Accelerate's words."""
@@ -268,3 +276,17 @@ def _full(value: Tensor) -> Tensor:
     """A tensor whose shards lie on several processes, in one piece."""
     whole = getattr(value, "full_tensor", None)
     return value.detach() if whole is None else whole().detach()
+
+
+def autocast_inside(module: nn.Module, device_type: str) -> None:
+    """Let every call of a module run in bfloat16's autocast, whatever it is called from."""
+    context = torch.autocast(device_type, torch.bfloat16)
+
+    def enter(*_: Any) -> None:
+        context.__enter__()
+
+    def leave(*_: Any) -> None:
+        context.__exit__(None, None, None)
+
+    module.register_forward_pre_hook(enter)
+    module.register_forward_hook(leave, always_call=True)

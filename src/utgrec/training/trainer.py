@@ -144,6 +144,8 @@ def train(
     )
     launch.check(parts=config.at_once > 0 and not source.whole, validates=validate is not None)
     use_bf16 = uses_bf16(config.precision, launch.device)
+    if use_bf16:
+        launch.multiply_in_bf16()
     run = Standing(launch, config, work, settings)
     run.resume()
     if run.finished:
