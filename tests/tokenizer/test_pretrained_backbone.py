@@ -347,7 +347,7 @@ def test_recipes_go_with_any_base_model_but_those_that_make_their_own(folder, do
     counted = json.loads(planned.stdout)["tokenizer"]["parameters_frozen"]
     assert counted == sum(value.numel() for value in AutoModel.from_pretrained(folder).parameters())
     refused = CliRunner().invoke(app, [*command, "--recipe", "tiny"])
-    assert refused.exit_code == 1 and "makes a small one of its own" in refused.output
+    assert refused.exit_code == 2 and "makes a small one of its own" in refused.output
 
 
 class TestBadFolders:
@@ -386,6 +386,12 @@ class TestBadFolders:
         expected = MissingStage if damage == "weights" else CorruptFile
         with pytest.raises(expected, match="fetch"):
             check_folder(copy)
+
+    def test_a_configuration_that_describes_nothing(self, folder, tmp_path):
+        shutil.copytree(folder, tmp_path / "model")
+        (tmp_path / "model" / "config.json").write_text("[]")
+        with pytest.raises(CorruptFile, match="describes no model"):
+            Backbone(tmp_path / "model")
 
     def test_weights_of_another_architecture(self, folder, tmp_path):
         other = write_model(tmp_path / "other", "qwen3")

@@ -283,7 +283,7 @@ def autocast_inside(module: nn.Module, device_type: str) -> None:
     context = torch.autocast(device_type, torch.bfloat16)
 
     def enter(*_: Any) -> None:
-        context.__enter__()
+        context.__enter__()  # type: ignore[no-untyped-call]
 
     def leave(*_: Any) -> None:
         context.__exit__(None, None, None)
