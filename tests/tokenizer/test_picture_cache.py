@@ -277,8 +277,7 @@ class TestInterruptions:
             assert (read.grids[lost] == 0).all()
             assert len(read.features.take(np.array(lost))) == 0
             assert read.latent_rows[2] == -1
-        assert all(name in caplog.text for name in ("cut.png", "pipe.png"))
-        # A warning of a worker stays in it, but for those that are passed on.
+        assert "cut.png" in caplog.text
         assert "thin.png cannot be read by the model (absolute aspect ratio" in caplog.text
 
 
