@@ -33,7 +33,7 @@ from published import Published, PublishedStep, set_checkpointing
 from utgrec.catalog import Domain
 from utgrec.data.marketplace import MarketplaceConfig, write_marketplace
 from utgrec.estimate import KNOWN, UTILISATION, estimate_tokenizer
-from utgrec.precision import uses_bf16
+from utgrec.precision import own_device, uses_bf16
 from utgrec.progress import quiet_transformers
 from utgrec.recipes import find_recipe
 from utgrec.stages import Workspace, peak_memory_mib
@@ -43,7 +43,6 @@ from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 from utgrec.tokenizer.batches import PairBatches
 from utgrec.tokenizer.items import read_items
 from utgrec.tokenizer.model import TokenizerModel
-from utgrec.tokenizer.pretrained import best_device
 from utgrec.tokenizer.settings import TokenizerConfig
 from utgrec.training.distributed import move
 
@@ -67,7 +66,7 @@ class Bench:
         pool = stage._pool([domain])
         tokenizer = stage._create(pool, config, Workspace(work, work))
         self.tokenizer, self.model = tokenizer, tokenizer.model
-        self.device = best_device()
+        self.device = own_device()
         self.model.to(self.device)
         self.items = read_items(
             pool.texts,

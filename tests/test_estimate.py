@@ -13,6 +13,8 @@ from utgrec.cli import app
 from utgrec.errors import BadConfig
 from utgrec.estimate import estimate_tokenizer
 from utgrec.recipes import find_recipe
+from utgrec.tokenizer import backbone_config
+from utgrec.tokenizer import train as stage
 from utgrec.tokenizer.train import train_tokenizer
 
 
@@ -84,6 +86,29 @@ def test_epochs_that_end_in_the_warm_up_are_refused(shop, tmp_path):
     )  # fmt: skip
     with pytest.raises(BadConfig, match="not more than the 4 of the quantiser's warm-up"):
         train_tokenizer([Domain.open(shop)], config, tmp_path / "out")
+    assert "not more than the 4" in estimate_tokenizer(config, [Domain.open(shop)]).refused
+    long_enough = dataclasses.replace(config, epochs=50.0)
+    assert estimate_tokenizer(long_enough, [Domain.open(shop)]).refused == ""
+
+
+def test_they_are_refused_before_anything_is_read(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "_create", None)
+    config = dataclasses.replace(find_recipe("small").tokenizer, epochs=0.1)
+    with pytest.raises(BadConfig, match="quantiser's warm-up"):
+        train_tokenizer([Domain.open(shop)], config, tmp_path / "out")
+
+
+def test_a_machine_without_bf16_holds_the_backbone_in_float32(shop, monkeypatch):
+    config, domain = find_recipe("paper_pretrain").tokenizer, [Domain.open(shop)]
+    monkeypatch.setattr(estimate, "uses_bf16", lambda *_: False)
+    monkeypatch.setattr(backbone_config, "uses_bf16", lambda *_: False)
+    here = estimate_tokenizer(config, domain)
+    elsewhere = estimate_tokenizer(config, domain, tflops=100.0)
+    weights = elsewhere.parameters_frozen * 2 / 2**30
+    assert here.memory_gib - elsewhere.memory_gib == pytest.approx(weights, rel=0.05)
+    named = dataclasses.replace(config.backbone, dtype="bfloat16")
+    asked = estimate_tokenizer(dataclasses.replace(config, backbone=named), domain)
+    assert asked.memory_gib == elsewhere.memory_gib
 
 
 @pytest.mark.parametrize("command", ["tokenizer train", "run mini", "pretrain"])

@@ -6,8 +6,9 @@ import torch
 from utgrec import precision
 from utgrec.errors import BadConfig
 from utgrec.evaluation.generative import DecodingConfig
-from utgrec.precision import multiplies_bf16, uses_bf16
+from utgrec.precision import multiplies_bf16, own_device, uses_bf16
 from utgrec.recipes import RECIPES
+from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 from utgrec.training.trainer import TrainerConfig
 
 
@@ -60,11 +61,34 @@ def test_cuda_is_asked_for_what_it_does_without_detours(monkeypatch):
     multiplies_bf16.cache_clear()
 
 
+def test_a_process_has_a_gpu_of_its_own_unless_told_to_do_without(monkeypatch):
+    assert own_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert own_device() == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert own_device() == torch.device("cuda:3")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    assert own_device() == torch.device("cpu")
+
+
+def test_the_weights_of_a_backbone_are_what_its_device_multiplies(processor):
+    cpu = torch.device("cpu")
+    config = PretrainedBackboneConfig(name="some/model")
+    processor()
+    assert config.weights_dtype(cpu) == torch.float32
+    processor("amx_bf16")
+    assert config.weights_dtype(cpu) == torch.bfloat16
+    processor()
+    asked = PretrainedBackboneConfig(name="some/model", dtype="bfloat16")
+    assert asked.weights_dtype(cpu) == torch.bfloat16
+
+
 def test_every_recipe_leaves_it_to_the_device():
     for make in RECIPES.values():
         recipe = make(0)
         trainers = (recipe.tokenizer.trainer, recipe.recommender.trainer)
         assert {one.precision for one in (*trainers, recipe.decoding)} == {"auto"}
+        assert getattr(recipe.tokenizer.backbone, "dtype", "auto") == "auto"
 
 
 def test_anything_else_is_refused():

@@ -14,7 +14,7 @@ from utgrec.errors import InputError, MissingStage, SettingsMismatch
 from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import make_validator
 from utgrec.progress import Progress, silent
-from utgrec.recipes import Recipe, reduced
+from utgrec.recipes import Recipe, on_backbone, reduced
 from utgrec.recommender.lend import lend_recommender
 from utgrec.recommender.train import STAGE as RECOMMENDER
 from utgrec.recommender.train import read_vocabulary, train_recommender
@@ -42,6 +42,7 @@ def adapt_run(
     config: AdaptConfig | None = None,
     *,
     leave_out: Sequence[str] = (),
+    backbone: str | None = None,
     progress: Progress = silent,
 ) -> dict[str, storage.Manifest]:
     """Do all stages of an adaptation; finished ones are skipped, interrupted ones continued.
@@ -52,6 +53,7 @@ def adapt_run(
         out: the run folder to write.
         config: regime, steps and learning rates; None is what the base's recipe says.
         leave_out: parts of the tokenizer to leave out, see `utgrec.regimes.without`.
+        backbone: where the tokenizer's base model is, if it is not where it was.
 
     Returns:
         The manifest of every stage by its path in the run folder.
@@ -63,7 +65,9 @@ def adapt_run(
             asked for; or `out` holds a run made from something else.
     """
     opened = Domain.open(domain)
-    plan = plan_adaptation(base, opened, domain, out, config, leave_out=leave_out)
+    plan = plan_adaptation(
+        base, opened, domain, out, config, leave_out=leave_out, backbone=backbone
+    )
     folder, source, adapt = RunFolder(out), RunFolder(base), plan.recipe.adapt
     write_plan(folder, plan)
     tokenizer = _tokenizer(plan.recipe, source, opened, folder.tokenizer, progress)
@@ -109,6 +113,7 @@ def plan_adaptation(
     config: AdaptConfig | None = None,
     *,
     leave_out: Sequence[str] = (),
+    backbone: str | None = None,
 ) -> RunPlan:
     """What an adaptation is going to do; every check that needs no work is made here.
 
@@ -123,6 +128,7 @@ def plan_adaptation(
     source = RunFolder(base)
     found = read_plan(source)
     recipe = reduced(found.recipe, leave_out)
+    recipe = recipe if backbone is None else on_backbone(recipe, backbone)
     recipe = dataclasses.replace(recipe, adapt=config or recipe.adapt)
     require(
         recipe.adapt.what.train_tokenizer or not leave_out,
@@ -172,7 +178,7 @@ def _tokenizer(
 ) -> storage.Manifest:
     what = recipe.adapt.what
     if not what.train_tokenizer:
-        return lend_tokenizer(source.tokenizer, domain, out, progress)
+        return lend_tokenizer(source.tokenizer, domain, out, progress, recipe.tokenizer)
     return train_tokenizer(
         [domain],
         tokenizer_settings(recipe.tokenizer, recipe.adapt),

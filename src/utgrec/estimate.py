@@ -19,6 +19,7 @@ from torch import nn
 from utgrec.catalog import Domain
 from utgrec.config import require
 from utgrec.data.split import split_domain
+from utgrec.precision import own_device, uses_bf16
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 from utgrec.tokenizer.backbone_source import find_source
 from utgrec.tokenizer.diffusion import DiffusionHead
@@ -34,7 +35,7 @@ from utgrec.tokenizer.outline import (
 )
 from utgrec.tokenizer.quantizer import TreeQuantizer
 from utgrec.tokenizer.reconstruction import ImageDecoder, TextDecoder
-from utgrec.tokenizer.settings import TokenizerConfig
+from utgrec.tokenizer.settings import TokenizerConfig, training_steps, why_too_short
 from utgrec.tokenizer.tiny import TinyBackboneConfig
 
 Rows = npt.NDArray[np.int64]
@@ -107,6 +108,8 @@ class Estimate:
     """Items that occur in training histories."""
     steps: int
     """Optimiser steps."""
+    refused: str
+    """Why the training would be refused; empty if it would not be."""
     parameters_trained: int
     """Parameters that gradients move."""
     parameters_frozen: int
@@ -147,6 +150,7 @@ def estimate_tokenizer(
     shape = backbone_shape(config, family)
     counted = _count(config, family, domains, rows)
     steps = training_steps(config, trained)
+    refused = why_too_short(config, trained)
     heads = _heads(config, shape)
     parameters = sum(value.numel() for part in heads for value in part.parameters())
     parameters += _adapters(config, shape) if family is None else trained_parameters(family, config)
@@ -158,14 +162,16 @@ def estimate_tokenizer(
     shown = pictures / max(1, sum(map(len, catalogs)))
     length = counted.words + counted.picture * shown + counted.frame + config.quantizer.code_length
     work = _work(config, shape, length, counted.words, shown, heads)
-    device, speed = _speed(tflops)
+    base = _weights_dtype(config, elsewhere=tflops is not None)
+    device, speed = _speed(tflops, _multiplied_in(config, base))
     items = steps * config.batch_size
     width = shape.hidden if family is None else family.feature_width
-    kept = pictures * _cache_bytes(config, width * counted.picture)
-    weights = frozen * (4 if _dtype(config) == "float32" else 2) + 16 * parameters
+    kept = pictures * _cache_bytes(config, width * counted.picture, base)
+    weights = frozen * base.itemsize + 16 * parameters
     return Estimate(
         items_trained=trained,
         steps=steps,
+        refused=refused,
         parameters_trained=parameters,
         parameters_frozen=frozen,
         tokens_per_item=round(length, 1),
@@ -176,14 +182,6 @@ def estimate_tokenizer(
         tflops=round(speed * processes, 4),
         hours=_shown(items * work / (speed * processes * 1e12) / 3600),
     )
-
-
-def training_steps(config: TokenizerConfig, trained: int) -> int:
-    """Optimiser steps that a configuration does on so many trained items."""
-    per_epoch = -(-trained // max(1, config.batch_size // 2))
-    if not config.epochs:
-        return config.trainer.steps
-    return min(config.trainer.steps, round(config.epochs * per_epoch))
 
 
 def backbone_shape(config: TokenizerConfig, family: Family | None) -> Shape:
@@ -241,9 +239,20 @@ def _picture_tokens(config: TokenizerConfig) -> float:
     return backbone.max_pixels / (28 * 28) if backbone.pictures else 0.0
 
 
-def _dtype(config: TokenizerConfig) -> str:
+def _weights_dtype(config: TokenizerConfig, *, elsewhere: bool) -> torch.dtype:
+    """Type of the backbone's own weights: on this machine, or on one made for bfloat16."""
     backbone = config.backbone
-    return backbone.dtype if isinstance(backbone, PretrainedBackboneConfig) else "float32"
+    if not isinstance(backbone, PretrainedBackboneConfig):
+        return torch.float32
+    if elsewhere and backbone.dtype == "auto":
+        return torch.bfloat16
+    return backbone.weights_dtype(own_device())
+
+
+def _multiplied_in(config: TokenizerConfig, base: torch.dtype) -> torch.dtype:
+    """What this machine multiplies in training; weights that are narrow are multiplied so."""
+    narrow = uses_bf16(config.trainer.precision, own_device())
+    return torch.bfloat16 if narrow and base == torch.float32 else base
 
 
 def _heads(config: TokenizerConfig, shape: Shape) -> list[nn.Module]:
@@ -325,11 +334,11 @@ def _activations(config: TokenizerConfig, shape: Shape, length: float, processes
     return at_once * length * (layers + kept) + decoders
 
 
-def _cache_bytes(config: TokenizerConfig, features: float) -> float:
+def _cache_bytes(config: TokenizerConfig, features: float, base: torch.dtype) -> float:
     """Bytes that are kept of a picture, of which so many numbers are features."""
     latents = config.latents.grid * config.latents.channels
     size = 2 if isinstance(config.latents, KLLatentsConfig) else 4
-    return features * (4 if _dtype(config) == "float32" else 2) + latents * size
+    return features * base.itemsize + latents * size
 
 
 def _shown(value: float) -> float:
@@ -337,8 +346,8 @@ def _shown(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _speed(tflops: float | None) -> tuple[str, float]:
-    """Name of the device and what it does, in 10¹² operations per second."""
+def _speed(tflops: float | None, dtype: torch.dtype) -> tuple[str, float]:
+    """Name of the device and what it does in a type, in 10¹² operations per second."""
     if tflops is not None:
         return f"a device of {tflops:g} TFLOP/s", tflops
     if torch.cuda.is_available():
@@ -347,12 +356,12 @@ def _speed(tflops: float | None) -> tuple[str, float]:
         if peak is not None:
             return f"{name} at {UTILISATION:.0%} of {peak} TFLOP/s", UTILISATION * peak
         return f"{name}, not known, taken for 50 TFLOP/s", 50.0
-    return f"this CPU with {torch.get_num_threads()} threads, measured", _measured()
+    return f"this CPU with {torch.get_num_threads()} threads, measured", _measured(dtype)
 
 
-def _measured(size: int = 512, seconds: float = 0.1) -> float:
-    """What this CPU does in matrix products of float32."""
-    one = torch.randn(size, size)
+def _measured(dtype: torch.dtype, size: int = 512, seconds: float = 0.1) -> float:
+    """What this CPU does in matrix products of a type."""
+    one = torch.randn(size, size).to(dtype)
     one @ one
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:

@@ -1,10 +1,13 @@
-"""Which numbers a device multiplies: bfloat16 where it has instructions for it, else float32.
+"""Where this process computes, and in which numbers.
+
+That is bfloat16 where the device has instructions for it, else float32.
 
 A processor without them still computes in bfloat16, but by detours that take many times as long as
 float32. So "auto", the default everywhere, asks the device.
 """
 
 import functools
+import os
 from typing import Any
 
 import torch
@@ -32,6 +35,13 @@ def uses_bf16(precision: str, device: torch.device | str = "cpu") -> bool:
     if precision == "auto":
         return multiplies_bf16(torch.device(device).type)
     return precision == "bf16"
+
+
+def own_device() -> torch.device:
+    """The device of this process: its own GPU, unless there is none or the launcher says so."""
+    if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
 
 
 @functools.cache

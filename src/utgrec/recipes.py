@@ -19,6 +19,7 @@ from utgrec.tokenizer.latents import LatentsConfig
 from utgrec.tokenizer.model import HeadsConfig, LossWeights
 from utgrec.tokenizer.pretrained import TokenizerConfig
 from utgrec.tokenizer.quantizer import QuantizerConfig
+from utgrec.tokenizer.settings import with_backbone
 from utgrec.tokenizer.tiny import TinyBackboneConfig
 from utgrec.training.trainer import TrainerConfig
 
@@ -195,15 +196,26 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {
 }
 
 
-def find_recipe(name: str, seed: int = 0, *, leave_out: Sequence[str] = ()) -> Recipe:
+def find_recipe(
+    name: str, seed: int = 0, *, leave_out: Sequence[str] = (), backbone: str | None = None
+) -> Recipe:
     """The recipe of a name, without the parts of the tokenizer that are to be left out.
 
+    Args:
+        backbone: hub name or folder of another pretrained model than the recipe's.
+
     Raises:
-        BadConfig: there is no such recipe, or no such part.
+        BadConfig: there is no such recipe, or no such part, or its backbone cannot be chosen.
     """
     if name not in RECIPES:
         raise BadConfig(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
-    return reduced(RECIPES[name](seed), leave_out)
+    recipe = reduced(RECIPES[name](seed), leave_out)
+    return recipe if backbone is None else on_backbone(recipe, backbone)
+
+
+def on_backbone(recipe: Recipe, name: str) -> Recipe:
+    """The same recipe on another pretrained model, by its hub name or folder."""
+    return dataclasses.replace(recipe, tokenizer=with_backbone(recipe.tokenizer, name))
 
 
 def reduced(recipe: Recipe, leave_out: Sequence[str]) -> Recipe:

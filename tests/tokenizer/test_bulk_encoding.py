@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_items import TEXTS, small_config, write_pictures, write_small_domain
+from small_items import TEXTS, draw_picture, small_config, write_pictures, write_small_domain
 
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.errors import BadTable, InputError, SettingsMismatch, StorageError
-from utgrec.tokenizer import bulk
+from utgrec.tokenizer import bulk, pretrained
+from utgrec.tokenizer.backbone import Backbone
 from utgrec.tokenizer.bulk_workers import BulkSettings, encode_items
 from utgrec.tokenizer.pretrained import ItemTokenizer
 from utgrec.tokenizer.train import train_tokenizer
@@ -49,7 +50,9 @@ def shop(tmp_path_factory) -> Path:
     texts = [f"{TEXTS[row % 8]} {rng.integers(1000)}" for row in range(COUNT)]
     texts[9] = None
     images = [pictures[row % 8] for row in range(COUNT)]
+    draw_picture(600, 2, seed=1).save(folder / "pictures" / "thin.png")  # the model refuses it
     images[11], images[23], images[40] = "pictures/broken.png", "pictures/lost.png", "../x.png"
+    images[44], images[51] = "pictures/thin.png", "pictures/\0.png"
     table = pa.table(
         {
             "item_id": [f"i{row}" for row in range(COUNT)],
@@ -109,14 +112,44 @@ def test_codes_are_those_of_encode(tokenizer, shop, whole):
 def test_items_with_a_broken_picture_go_by_their_words_and_are_listed(tokenizer, shop, whole):
     problems = pq.read_table(whole / "problems.parquet").to_pylist()
     told = {row["item_id"]: row["problem"] for row in problems}
-    assert set(told) == {"i9", "i11", "i23", "i40"}
+    assert set(told) == {"i9", "i11", "i23", "i40", "i44", "i51"}
     assert told["i9"] == "no text"
     assert "broken.png' cannot be read" in told["i11"] and "lost.png" in told["i23"]
-    assert "is outside" in told["i40"]
+    assert "thin.png' cannot be read" in told["i44"]
+    assert all("is no path inside" in told[item] for item in ("i40", "i51"))
     facts = storage.read_manifest(whole, bulk.STAGE).facts
-    assert facts == {"items": COUNT, "shards": 2, "pictures_not_read": 3, "items_without_text": 1}
+    assert facts == {"items": COUNT, "shards": 2, "pictures_not_read": 5, "items_without_text": 1}
     text = pq.read_table(shop / "a.parquet")["text"][11].as_py()
     assert read(whole)["i11"] == ItemTokenizer.from_pretrained(tokenizer).encode(text=text)
+
+
+def test_kept_features_are_used_and_no_others_are_kept(
+    tokenizer, shop, whole, tmp_path, monkeypatch
+):
+    """Features of millions of items would fill any disk."""
+    monkeypatch.setenv(storage.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(pretrained, "FEW", 0)
+    encode_items(tokenizer, shop, tmp_path / "first")
+    assert read(tmp_path / "first") == read(whole)
+    assert not list((tmp_path / "cache").rglob("*.rows"))
+    shown = sorted((shop / "pictures").glob("[0-9].png"))
+    ItemTokenizer.from_pretrained(tokenizer).read([""] * len(shown), shown)  # as training does
+    seen = []
+    compute = Backbone.processed_features
+    monkeypatch.setattr(
+        Backbone, "processed_features", lambda *given: seen.append(1) or compute(*given)
+    )
+    encode_items(tokenizer, shop, tmp_path / "second", BulkSettings(at_once=7))
+    assert read(tmp_path / "second") == read(whole) and not seen
+
+
+@pytest.mark.filterwarnings("ignore:.*which is a no-op")  # weights have no numbers there
+def test_it_works_where_the_machine_is_fastest(tokenizer, shop, tmp_path, monkeypatch):
+    """No GPU here: a device without memory stands for one."""
+    monkeypatch.setattr(bulk, "own_device", lambda: torch.device("meta"))
+    encoder = bulk.ShardEncoder(bulk.make_plan(tokenizer, shop), tmp_path, None, at_once=4)
+    devices = {value.device.type for value in encoder.tokenizer.model.state_dict().values()}
+    assert devices == {"meta"}
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])

@@ -261,19 +261,24 @@ class TestInterruptions:
         data = Path(paths[2]).read_bytes()
         (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
         (tmp_path / "text.png").write_text("not found")
+        draw_picture(600, 2, seed=1).save(tmp_path / "thin.png")  # which the model refuses
+        os.mkfifo(tmp_path / "pipe.png")
+        names, lost = ("cut.png", "text.png", "no.png", "thin.png", "pipe.png"), [2, 6, 7, 8, 9]
         broken = [*paths]
-        broken[2], broken[6], broken[7] = (tmp_path / n for n in ("cut.png", "text.png", "no.png"))
+        for row, name in zip(lost, names, strict=True):
+            broken[row] = tmp_path / name
         folder = tmp_path / "cache" if cached else None
         for _ in range(2):
             read = read_pictures(broken, many, pca, cache=folder)
-            assert read.unreadable == [2, 6, 7]
-            rest = [row for row in range(len(paths)) if row not in (2, 6, 7)]
+            assert read.unreadable == lost
+            rest = [row for row in range(len(paths)) if row not in lost]
             whole = read_pictures(paths, many, pca)
             assert np.array_equal(read.grids[rest], whole.grids[rest])
-            assert (read.grids[[2, 6, 7]] == 0).all()
-            assert len(read.features.take(np.array([2, 6, 7]))) == 0
+            assert (read.grids[lost] == 0).all()
+            assert len(read.features.take(np.array(lost))) == 0
             assert read.latent_rows[2] == -1
         assert "cut.png" in caplog.text
+        assert "thin.png cannot be read by the model (absolute aspect ratio" in caplog.text
 
 
 class TestSeveralProcesses:

@@ -16,9 +16,12 @@ import torch
 from random_models import PIXELS, VOCABULARY, WIDTH, write_model
 from safetensors.torch import load_file, save_file
 from small_items import TEXTS, draw_picture, small_config, write_small_domain
+from transformers import AutoModel
+from typer.testing import CliRunner
 
 from utgrec import storage
 from utgrec.catalog import Domain
+from utgrec.cli import app
 from utgrec.errors import BadConfig, CorruptFile, MissingDependency, MissingStage, SettingsMismatch
 from utgrec.tokenizer.backbone import Backbone
 from utgrec.tokenizer.backbone_config import (
@@ -28,8 +31,10 @@ from utgrec.tokenizer.backbone_config import (
 )
 from utgrec.tokenizer.backbone_source import check_folder, find_source, fingerprint_folder
 from utgrec.tokenizer.items import build_prompts
+from utgrec.tokenizer.lend import lend_tokenizer
 from utgrec.tokenizer.pretrained import ItemTokenizer, create_model
 from utgrec.tokenizer.publishing import publish_tokenizer
+from utgrec.tokenizer.settings import with_backbone
 from utgrec.tokenizer.train import train_tokenizer
 
 HISTORIES = [[0, 1, 3, 2, 7], [4, 6, 0], [3, 2, 7], [1, 0, 4, 6], [4, 1]]
@@ -148,8 +153,36 @@ class TestFolder:
         )
         with pytest.raises(SettingsMismatch, match="is not the model that the tokenizer"):
             ItemTokenizer.from_pretrained(out, wanted, backbone=tmp_path / "moved")
-        with pytest.raises(MissingStage, match=r"say where it is: from_pretrained\(folder, backb"):
+        with pytest.raises(MissingStage, match=r"say where it is: --backbone, or from_pretr"):
             ItemTokenizer.from_pretrained(out, wanted, backbone=tmp_path / "nowhere")
+
+    def test_it_follows_its_base_model_through_the_command_line(
+        self, trained, folder, domain, tmp_path
+    ):
+        """Assigned, encoded and lent where the base model is somewhere else."""
+        shutil.copytree(folder, tmp_path / "base")
+        publish_tokenizer(trained[0], tmp_path / "tokenizer", name="Shop", reports={})
+        shop, here = domain.folder, ["--backbone", str(tmp_path / "base")]
+        for words in (
+            ["assign", str(tmp_path / "tokenizer"), str(shop)],
+            ["encode", str(tmp_path / "tokenizer"), "--items", str(shop / "items.parquet")],
+        ):
+            command = ["tokenizer", *words, "--out", str(tmp_path / words[0]), "-q"]
+            lost = CliRunner().invoke(app, command)
+            assert lost.exit_code == 1 and "say where it is: --backbone" in lost.output
+            found = CliRunner().invoke(app, [*command, *here])
+            assert found.exit_code == 0, found.output
+        moved = with_backbone(trained[1], str(tmp_path / "base"))
+        lend_tokenizer(tmp_path / "tokenizer", domain, tmp_path / "lent", config=moved)
+        assert storage.read_json(tmp_path / "lent" / "base.json")["name"] == str(tmp_path / "base")
+
+    def test_a_base_in_another_type_is_the_same_base(self, trained, caplog):
+        out, wanted = trained
+        other = dataclasses.replace(wanted.backbone, dtype="bfloat16")
+        with caplog.at_level("INFO"):
+            opened = ItemTokenizer.from_pretrained(out, dataclasses.replace(wanted, backbone=other))
+        assert opened.model.backbone.feature_dtype == torch.bfloat16
+        assert "base model in float32, which is bfloat16 here" in caplog.text
 
     def test_other_adapters_are_another_network(self, trained):
         out, wanted = trained
@@ -306,6 +339,17 @@ class TestTraining:
             Backbone(folder, wrong)
 
 
+def test_recipes_go_with_any_base_model_but_those_that_make_their_own(folder, domain, tmp_path):
+    command = ["tokenizer", "train", str(domain.folder), "--out", str(tmp_path / "out")]
+    command += ["--backbone", str(folder), "--json", "--dry-run"]
+    planned = CliRunner().invoke(app, [*command, "--recipe", "small"])
+    assert planned.exit_code == 0, planned.output
+    counted = json.loads(planned.stdout)["tokenizer"]["parameters_frozen"]
+    assert counted == sum(value.numel() for value in AutoModel.from_pretrained(folder).parameters())
+    refused = CliRunner().invoke(app, [*command, "--recipe", "tiny"])
+    assert refused.exit_code == 2 and "makes a small one of its own" in refused.output
+
+
 class TestBadFolders:
     def test_missing(self, tmp_path):
         with pytest.raises(MissingStage, match=r"holds no model \(config\.json is missing\)"):
@@ -342,6 +386,12 @@ class TestBadFolders:
         expected = MissingStage if damage == "weights" else CorruptFile
         with pytest.raises(expected, match="fetch"):
             check_folder(copy)
+
+    def test_a_configuration_that_describes_nothing(self, folder, tmp_path):
+        shutil.copytree(folder, tmp_path / "model")
+        (tmp_path / "model" / "config.json").write_text("[]")
+        with pytest.raises(CorruptFile, match="describes no model"):
+            Backbone(tmp_path / "model")
 
     def test_weights_of_another_architecture(self, folder, tmp_path):
         other = write_model(tmp_path / "other", "qwen3")

@@ -315,6 +315,12 @@ class TestStandardize:
         torch.testing.assert_close(layer.mean, torch.full((1, 2), 0.6))
         torch.testing.assert_close(layer.variance, torch.full((1, 1), 0.6))
 
+    def test_states_from_elsewhere_refit_those_of_a_gpu(self):
+        """No GPU here: a device without memory stands for one, and may not meet the CPU either."""
+        layer = Standardize(2, 4).to("meta")
+        layer.refit(torch.randn(5, 2, 4))
+        assert layer.mean.device.type == layer.variance.device.type == "meta"
+
     def test_equal_states_are_no_division_by_zero(self):
         layer = Standardize(1, 2).train()
         assert torch.equal(layer(torch.ones(3, 1, 2)), torch.zeros(3, 1, 2))

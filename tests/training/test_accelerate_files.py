@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import launch
+
+from utgrec.training.launch import autocast_inside
+from utgrec.training.trainer import TrainerConfig, _optimizer
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "accelerate").glob("*.yaml"))
 
@@ -66,6 +70,33 @@ def test_deepspeed_shards_gradients_and_moments_and_nothing_else(
     # What `training.launch` sets afterwards is there to be set, and nothing says otherwise.
     assert settings["train_micro_batch_size_per_gpu"] == "auto"
     assert not any(settings.get(kind, {}).get("enabled") for kind in ("fp16", "bf16"))
+
+
+def test_an_autocast_that_deepspeed_leaves_is_entered_again() -> None:
+    """Its engine calls the module with autocast off, whatever the caller has entered."""
+    module = torch.nn.Linear(2, 2)
+    autocast_inside(module, "cpu")
+    with torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False):
+        assert module(torch.ones(1, 2)).dtype == torch.bfloat16
+        assert not torch.is_autocast_enabled("cpu")
+        with pytest.raises(RuntimeError):
+            module(torch.ones(1, 3))
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_shards_and_whole_tensors_are_moved_by_separate_calls() -> None:
+    """One fused call cannot move both, and codebooks stay whole under FSDP."""
+
+    class Book(torch.nn.Linear):
+        whole = True
+
+    module = torch.nn.ModuleDict({"cut": torch.nn.Linear(2, 3), "book": Book(2, 3)})
+    groups = _optimizer(module, TrainerConfig(steps=1, learning_rate=1.0)).param_groups
+    books = set(module["book"].parameters())
+    assert [{one in books for one in group["params"]} for group in groups] == [
+        {False}, {False}, {True}, {True},
+    ]  # fmt: skip
+    assert [group["weight_decay"] > 0 for group in groups] == [True, False, True, False]
 
 
 def test_fsdp_shards_the_layers_of_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:

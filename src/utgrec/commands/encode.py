@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from utgrec.commands.frame import Answer, Terminal, add_command
-from utgrec.commands.options import Out
+from utgrec.commands.options import BackbonePlace, Out
 from utgrec.commands.views import facts_table
 
 
@@ -30,6 +30,7 @@ def encode(
             show_default="beside the items",
         ),
     ] = None,
+    backbone: BackbonePlace = None,
     shard_rows: Annotated[
         int, typer.Option(min=1, help="Items of an output file; an interrupted one is done again.")
     ] = 20_000,
@@ -53,7 +54,13 @@ def encode(
     from utgrec.tokenizer.bulk_workers import BulkSettings, encode_items
 
     settings = BulkSettings(
-        shard_rows=shard_rows, at_once=at_once, workers=workers, ray=ray, gpus=gpus, images=images
+        shard_rows=shard_rows,
+        at_once=at_once,
+        workers=workers,
+        ray=ray,
+        gpus=gpus,
+        backbone=backbone,
+        images=images,
     )
     made = encode_items(tokenizer, items, out, settings, terminal.progress)
     if broken := made.facts["pictures_not_read"]:

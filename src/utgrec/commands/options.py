@@ -12,6 +12,25 @@ DomainFolder = Annotated[Path, typer.Argument(help="A domain folder.", metavar="
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="Complete set of settings, by name.")]
+BackboneName = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="Hub name or folder of the pretrained model that reads items; for recipes that "
+        "have one.",
+        metavar="NAME",
+        show_default="the recipe's",
+    ),
+]
+BackbonePlace = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="Hub name or folder of the tokenizer's base model, if it is not where it was.",
+        metavar="NAME",
+        show_default="where it was in training",
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Only say what it would take: parameters, memory, hours."),

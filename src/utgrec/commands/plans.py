@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utgrec.commands.frame import Answer
+from utgrec.commands.frame import Answer, Terminal
 from utgrec.commands.views import facts_table
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def plan_answer(
+    terminal: Terminal,
     config: "TokenizerConfig",
     domains: Sequence[Path],
     *,
@@ -28,4 +29,7 @@ def plan_answer(
     found = estimate_tokenizer(config, opened, processes=devices, tflops=tflops)
     facts = dataclasses.asdict(found)
     document = {"dry_run": True, "tokenizer": facts}
-    return Answer(document, (facts_table(f"{title}: nothing was started", facts),))
+    shown = {name: value for name, value in facts.items() if name != "refused"}
+    if found.refused:
+        terminal.say(f"This training would be refused: {found.refused}")
+    return Answer(document, (facts_table(f"{title}: nothing was started", shown),))

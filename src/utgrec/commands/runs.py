@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from utgrec import processes
 from utgrec.commands.frame import Answer, Terminal, add_command
-from utgrec.commands.options import Devices, Domains, DryRun, RunPath, Seed, Tflops
+from utgrec.commands.options import BackboneName, Devices, Domains, DryRun, RunPath, Seed, Tflops
 from utgrec.commands.plans import plan_answer
 from utgrec.commands.prepare import domain_row, simulate_shops
 from utgrec.commands.views import (
@@ -65,6 +65,7 @@ def run(
     recipe: Annotated[str, typer.Argument(help="Name of the recipe.", metavar="RECIPE")],
     domains: Domains,
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.", metavar="RUN")],
+    backbone: BackboneName = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     devices: Devices = 1,
@@ -77,10 +78,15 @@ def run(
     """
     from utgrec.recipes import find_recipe
 
-    settings = find_recipe(recipe, seed)
+    settings = find_recipe(recipe, seed, backbone=backbone)
     if dry_run:
         return plan_answer(
-            settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
+            terminal,
+            settings.tokenizer,
+            domains,
+            title=f"recipe {recipe}",
+            devices=devices,
+            tflops=tflops,
         )
     return do_run(terminal, settings, domains, out, seed)
 

@@ -8,6 +8,8 @@ import typer
 from utgrec.commands import encode, tokenizers
 from utgrec.commands.frame import Answer, Terminal, add_command
 from utgrec.commands.options import (
+    BackboneName,
+    BackbonePlace,
     Devices,
     DomainFolder,
     Domains,
@@ -26,6 +28,7 @@ def train_tokenizer(
     domains: Domains,
     out: Out,
     recipe: RecipeName = "tiny",
+    backbone: BackboneName = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     devices: Devices = 1,
@@ -39,10 +42,15 @@ def train_tokenizer(
     from utgrec.recipes import find_recipe
     from utgrec.tokenizer.train import train_tokenizer as train
 
-    settings = find_recipe(recipe, seed)
+    settings = find_recipe(recipe, seed, backbone=backbone)
     if dry_run:
         return plan_answer(
-            settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
+            terminal,
+            settings.tokenizer,
+            domains,
+            title=f"recipe {recipe}",
+            devices=devices,
+            tflops=tflops,
         )
     opened = [Domain.open(folder) for folder in domains]
     made = train(opened, settings.tokenizer, out, terminal.progress)
@@ -56,12 +64,13 @@ def assign_codes(
     tokenizer: Annotated[Path, typer.Argument(help="A tokenizer folder.", metavar="TOKENIZER")],
     folder: DomainFolder,
     out: Out,
+    backbone: BackbonePlace = None,
 ) -> Answer:
     """Give every item of a domain its codes, and report on them."""
     from utgrec.catalog import Domain
     from utgrec.tokenizer.codes import assign_domain
 
-    made = assign_domain(tokenizer, Domain.open(folder), out, terminal.progress)
+    made = assign_domain(tokenizer, Domain.open(folder), out, terminal.progress, backbone=backbone)
     if warning := codes_warning(made.facts):
         terminal.say(warning)
     document = {"codes": str(out), **made.facts, **made.measured}

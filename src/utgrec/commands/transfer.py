@@ -8,6 +8,8 @@ import typer
 
 from utgrec.commands.frame import Answer, Terminal, add_command
 from utgrec.commands.options import (
+    BackboneName,
+    BackbonePlace,
     Devices,
     DomainFolder,
     Domains,
@@ -39,6 +41,7 @@ def pretrain(
     domains: Domains,
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.", metavar="RUN")],
     recipe: RecipeName = "tiny",
+    backbone: BackboneName = None,
     leave_out: LeaveOut = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
@@ -52,10 +55,15 @@ def pretrain(
     """
     from utgrec.recipes import find_recipe
 
-    settings = find_recipe(recipe, seed, leave_out=leave_out or ())
+    settings = find_recipe(recipe, seed, leave_out=leave_out or (), backbone=backbone)
     if dry_run:
         return plan_answer(
-            settings.tokenizer, domains, title=f"recipe {recipe}", devices=devices, tflops=tflops
+            terminal,
+            settings.tokenizer,
+            domains,
+            title=f"recipe {recipe}",
+            devices=devices,
+            tflops=tflops,
         )
     answer = do_run(terminal, settings, domains, out, seed)
     terminal.say(f"Next: utgrec adapt {out} NEW_DOMAIN --out NEW_RUN")
@@ -76,6 +84,7 @@ def adapt(
         ),
     ] = None,
     leave_out: LeaveOut = None,
+    backbone: BackbonePlace = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -103,17 +112,24 @@ def adapt(
     if seed is not None:
         settings = dataclasses.replace(settings, seed=seed)
     parts = leave_out or []
-    plan = plan_adaptation(base, Domain.open(folder), folder, out, settings, leave_out=parts)
+    plan = plan_adaptation(
+        base, Domain.open(folder), folder, out, settings, leave_out=parts, backbone=backbone
+    )
     if dry_run:
         from utgrec.regimes import tokenizer_settings
 
         wanted = tokenizer_settings(plan.recipe.tokenizer, plan.recipe.adapt)
         title = f"adapting {base}"
-        return plan_answer(wanted, [folder], title=title, devices=devices, tflops=tflops)
+        return plan_answer(terminal, wanted, [folder], title=title, devices=devices, tflops=tflops)
     rows = [domain_row(folder)]
     for line in adaptation_lines(plan, base, out):
         terminal.say(line)
-    done = adapt_run(base, folder, out, settings, leave_out=parts, progress=terminal.progress)
+    done = adapt_run(
+        *(base, folder, out, settings),
+        leave_out=parts,
+        backbone=backbone,
+        progress=terminal.progress,
+    )
     document = {
         "run": str(out),
         "base": str(base),

@@ -31,6 +31,8 @@ from utgrec.tokenizer.families.family import WITH_IMAGE, WITHOUT_IMAGE, Family, 
 
 __all__ = ["WITHOUT_IMAGE", "WITH_IMAGE", "Backbone", "PictureFeatures", "Prompts", "open_picture"]
 
+CPU = torch.device("cpu")
+
 
 class Prompts(NamedTuple):
     """A padded batch of prompts; padding is on the right, where a causal model cannot see it."""
@@ -73,6 +75,7 @@ class Backbone(nn.Module):
         processors: Path | None = None,
         name: str = "",
         revision: str = "",
+        device: torch.device = CPU,
     ) -> None:
         """Open a transformers folder (configuration, weights, tokenizer, processor).
 
@@ -83,6 +86,7 @@ class Backbone(nn.Module):
             processors: where tokenizer and picture processor are, if not beside the model.
             name: what the base model is called in the adapter's folder.
             revision: the commit it has on the hub.
+            device: where it will be, which decides the type of its weights if they are "auto".
 
         Raises:
             MissingStage: there is no model in the folder.
@@ -96,7 +100,9 @@ class Backbone(nn.Module):
         self.fingerprint = fingerprint_folder(folder)
         machine = settings.machine if settings else MachineSettings()
         family, self.model = load_model(
-            folder, getattr(torch, settings.dtype) if settings else torch.float32, machine.attention
+            folder,
+            settings.weights_dtype(device) if settings else torch.float32,
+            machine.attention,
         )
         words, pictures = load_processors(processors or folder, family, settings)
         self.family: Family = family(self.model, words, pictures)
@@ -280,6 +286,7 @@ def open_picture(path: Path, max_pixels: int = 40_000_000) -> Image.Image:
     from PIL import ImageOps
 
     try:
+        refuse_pipes(path)
         with Image.open(path) as image:
             if image.width * image.height > max_pixels:
                 raise BadImage(
@@ -287,7 +294,19 @@ def open_picture(path: Path, max_pixels: int = 40_000_000) -> Image.Image:
                     "read: make it smaller, or raise the limit"
                 )
             return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BadImage:
+        raise
+    except Exception as error:  # decoders raise nearly every kind of error on broken bytes
         raise BadImage(
             f"{path} cannot be read as a picture ({error}); replace it, or prepare the domain again"
         ) from error
+
+
+def refuse_pipes(path: Path) -> None:
+    """Refuse what is there and no file: to open a pipe would wait for somebody to write to it.
+
+    Raises:
+        OSError: it is no file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError("not a file")

@@ -2,7 +2,12 @@
 
 import dataclasses
 
+import torch
+
 from utgrec.config import require
+from utgrec.precision import uses_bf16
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,8 +63,9 @@ class PretrainedBackboneConfig:
     """Branch, tag or commit on the hub; a folder has none."""
     lora: LoraSettings | None = dataclasses.field(default_factory=LoraSettings)
     """Adapters to train; without, the language model stays as it is."""
-    dtype: str = "bfloat16"
-    """Type of the model's own weights: bfloat16, float16 or float32. All else is float32."""
+    dtype: str = "auto"
+    """Type of the model's own weights: bfloat16, float16, float32, or auto: bfloat16 where the
+    device has instructions for it, else float32. All else is float32."""
     min_pixels: int = 3136
     """Smaller pictures are enlarged, where the family reads pictures of any size (pixels)."""
     max_pixels: int = 200_704
@@ -71,12 +77,16 @@ class PretrainedBackboneConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.name.strip()), "a backbone needs a name or a folder, got none")
-        require(
-            self.dtype in ("bfloat16", "float16", "float32"),
-            f"dtype is bfloat16, float16 or float32, got {self.dtype!r}",
-        )
+        require(self.dtype in DTYPES, f"dtype is one of {', '.join(DTYPES)}, got {self.dtype!r}")
         require(
             1 <= self.min_pixels <= self.max_pixels,
             f"min_pixels is at least 1 and at most max_pixels, got {self.min_pixels} and "
             f"{self.max_pixels}",
         )
+
+    def weights_dtype(self, device: torch.device) -> torch.dtype:
+        """The type that the model's own weights have on a device."""
+        if self.dtype == "auto":
+            return torch.bfloat16 if uses_bf16("auto", device) else torch.float32
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype

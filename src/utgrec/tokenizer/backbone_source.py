@@ -110,6 +110,8 @@ def fingerprint_folder(folder: Path, weights: str = "") -> str:
     """
     digest = hashlib.sha256()
     config = storage.read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise CorruptFile(f"{folder / 'config.json'} describes no model; fetch the model again")
     # What wrote it and from where says nothing about the model.
     for name in ("transformers_version", "_diffusers_version", "_name_or_path"):
         config.pop(name, None)

@@ -11,6 +11,7 @@ Shapes: N items of a shard · L codes per item · D code dimension · K entries 
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +26,16 @@ from torch import Tensor
 
 from utgrec import storage
 from utgrec.config import require
-from utgrec.errors import BadTable, InputError, SettingsMismatch
+from utgrec.errors import BadTable, InputError, SettingsMismatch, StorageError
+from utgrec.precision import own_device
+from utgrec.tokenizer.cache import RowCache
 from utgrec.tokenizer.items import ItemInputs
+from utgrec.tokenizer.picture_reading import feature_cache
 from utgrec.tokenizer.pretrained import STAGE as TOKENIZER
 from utgrec.tokenizer.pretrained import ItemTokenizer
 from utgrec.tokenizer.quantizer import TreeQuantizer, squared_distances
 
+log = logging.getLogger(__name__)
 STAGE = "encoded"
 PLAN = "plan.json"
 COLUMNS = ("item_id", "text", "image")
@@ -61,6 +66,7 @@ class BulkPlan(NamedTuple):
     fingerprint: str  # of the tokenizer
     shards: list[Shard]
     inputs: dict[str, str]  # input file → what identifies its content
+    backbone: str | None = None  # where the base model is, if not where it was
 
     @property
     def rows(self) -> int:
@@ -139,11 +145,14 @@ class ShardEncoder:
 
     def __init__(self, plan: BulkPlan, out: Path, images: Path | None, at_once: int) -> None:
         """`at_once` items are read together; `images` is where relative picture paths start."""
-        self.tokenizer = ItemTokenizer.from_pretrained(plan.tokenizer)
+        self.tokenizer = ItemTokenizer.from_pretrained(
+            plan.tokenizer, backbone=plan.backbone, device=own_device()
+        )
         self.out = out
         self.images = images
         self.at_once = at_once
         self._slack: float | None = None
+        self._kept = self._find_kept()
 
     def encode(self, shard: Shard) -> Path:
         """Write a shard, unless it is there."""
@@ -154,6 +163,16 @@ class ShardEncoder:
         with storage.new_file(path) as partial:
             pq.write_table(pa.concat_tables(pieces), partial, compression="zstd")
         return path
+
+    def _find_kept(self) -> RowCache | None:
+        """Picture features that trainings have kept; millions more would not fit beside them."""
+        if self.tokenizer.cache is None:
+            return None
+        try:
+            return feature_cache(self.tokenizer.model.backbone, self.tokenizer.cache)
+        except StorageError as error:
+            log.warning("picture features are all computed: %s", error)
+            return None
 
     def _piece(self, table: pa.Table, shard: Shard) -> pa.Table:
         texts = [text or "" for text in table.column("text").to_pylist()]
@@ -168,9 +187,9 @@ class ShardEncoder:
         for row, name in enumerate(given):
             path = None if not name else inside(folder, name)
             if name and path is None:
-                problems[row] = f"picture {name!r} is outside {folder}"
+                problems[row] = f"picture {name!r} is no path inside {folder}"
             pictures.append(path)
-        items = self.tokenizer.read(texts, pictures)
+        items = self.tokenizer.read(texts, pictures, kept=self._kept)
         for row in items.unreadable:
             problems[row] = f"picture {given[row]!r} cannot be read"
         codes, distance = self._codes(items)
@@ -272,8 +291,11 @@ def finish(plan: BulkPlan, out: Path) -> storage.Manifest:
 
 
 def inside(folder: Path, name: str) -> Path | None:
-    """A picture's path, or None if it leads out of the folder."""
-    path = (folder / name).resolve()
+    """A picture's path, or None if it leads out of the folder or is none at all."""
+    try:
+        path = (folder / name).resolve()
+    except (OSError, ValueError, RuntimeError):  # a null byte; links that go in a circle
+        return None
     return path if path.is_relative_to(folder.resolve()) else None
 
 

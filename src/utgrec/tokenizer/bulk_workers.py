@@ -39,6 +39,7 @@ class BulkSettings(NamedTuple):
     workers: int = 1  # processes, or Ray actors
     ray: bool = False  # whether a Ray cluster does the work
     gpus: float = 0.0  # GPUs of a Ray actor
+    backbone: str | None = None  # where the base model is, if it is not where it was
     images: Path | None = None  # where relative picture paths start; None is beside the items
 
 
@@ -61,7 +62,7 @@ def encode_items(
     settings = settings or BulkSettings()
     require(settings.at_once >= 1, f"at_once must be at least 1, got {settings.at_once}")
     require(settings.workers >= 1, f"workers must be at least 1, got {settings.workers}")
-    plan = make_plan(tokenizer, items, settings.shard_rows)
+    plan = make_plan(tokenizer, items, settings.shard_rows)._replace(backbone=settings.backbone)
     if processes.is_first():
         open_output(plan, out)
     else:
@@ -145,7 +146,9 @@ def _in_ray(
             "pip install 'utgrec[ray]', or leave --ray out"
         ) from error
     # Paths are looked up by actors whose working folder is another one.
+    base = plan.backbone
     plan = plan._replace(
+        backbone=str(Path(base).resolve()) if base and Path(base).exists() else base,
         tokenizer=str(Path(plan.tokenizer).resolve()),
         shards=[shard._replace(source=str(Path(shard.source).resolve())) for shard in plan.shards],
     )

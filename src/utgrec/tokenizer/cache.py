@@ -66,6 +66,9 @@ class RowCache:
         self.width, self.dtype = width, dtype
         settings = {**settings, "kind": kind, "width": width, "dtype": str(dtype)}
         self.root = folder
+        # Hash → shard, first row, rows, height, width: what `find` has read of the indexes so far.
+        self._known: dict[bytes, tuple[str, int, int, int, int]] = {}
+        self._read: set[str] = set()
         self.folder = folder / f"{kind}-{fingerprint(settings)[:16]}"
         told = self.folder / SETTINGS
         with _writing(self.folder):
@@ -90,20 +93,27 @@ class RowCache:
         return self.width * torch.empty(0, dtype=self.dtype).element_size()
 
     def find(self, keys: Sequence[bytes]) -> Found:
-        """Where the rows of pictures with these hashes (32 bytes each) are."""
-        parts, places = [torch.zeros(0, self.width, dtype=self.dtype)], {}
+        """Where the rows of pictures with these hashes (32 bytes each) are.
+
+        An index is read once by this object, and only files that hold some of these are mapped.
+        """
+        parts = [torch.zeros(0, self.width, dtype=self.dtype)]
         for index in sorted((self.folder / "shards").glob(f"*{INDEX}")):
-            shard = self._open(index)
-            if shard is None:
+            if index.name not in self._read:
+                self._learn(index)
+        mapped: dict[str, int] = {}
+        table = np.zeros((len(keys), 5), dtype=np.int64)
+        table[:, 0] = -1
+        for row, key in enumerate(keys):
+            if key not in self._known:
                 continue
-            told, counts, grids, rows = shard
-            ends = np.cumsum(counts)
-            for number, key in enumerate(told):
-                start = int(ends[number] - counts[number])
-                places[key] = (len(parts), start, int(counts[number]), *grids[number].tolist())
-            parts.append(rows)
-        nowhere = (-1, 0, 0, 0, 0)
-        table = np.array([places.get(key, nowhere) for key in keys], dtype=np.int64).reshape(-1, 5)
+            name, *place = self._known[key]
+            if name not in mapped:
+                rows = self._map(name)
+                mapped[name] = -1 if rows is None else len(parts)
+                parts += [] if rows is None else [rows]
+            if mapped[name] >= 0:
+                table[row] = mapped[name], *place
         return Found(parts, table[:, 0], table[:, 1], table[:, 2], table[:, 3:])
 
     def has_shard(self, keys: Sequence[bytes]) -> bool:
@@ -147,27 +157,36 @@ class RowCache:
             finally:
                 partial.unlink(missing_ok=True)
 
-    def _open(
-        self, index: Path
-    ) -> tuple[list[bytes], npt.NDArray[np.int64], npt.NDArray[np.int64], Tensor] | None:
-        """Keys, counts, grids and mapped rows of a shard; None, with a warning, if it is broken."""
+    def _learn(self, index: Path) -> None:
+        """Read what a shard holds; one that is broken is removed, with a warning."""
         path = index.with_name(index.name.removesuffix(INDEX) + ROWS)
         try:
             told = load_file(index)
             counts = told["counts"].numpy()
             keys = [row.tobytes() for row in told["keys"].numpy()]
-            size = int(counts.sum()) * self.row_bytes
-            if not path.is_file() or path.stat().st_size != size:
+            if not path.is_file() or path.stat().st_size != int(counts.sum()) * self.row_bytes:
                 raise CorruptFile(f"{path} is missing or cut short")
         except (SafetensorError, CorruptFile, KeyError, OSError) as error:
             log.warning("%s is broken (%s) and is made again", index, error)
             index.unlink(missing_ok=True)
+            return
+        self._read.add(index.name)
+        starts = np.cumsum(counts) - counts
+        for key, start, count, grid in zip(keys, starts, counts, told["grids"], strict=True):
+            self._known[key] = (path.name, int(start), int(count), int(grid[0]), int(grid[1]))
+
+    def _map(self, name: str) -> Tensor | None:
+        """The rows of a shard, mapped; None if it has gone since its index was read."""
+        path = self.folder / "shards" / name
+        try:
+            if path.stat().st_size == 0:
+                return torch.zeros(0, self.width, dtype=self.dtype)
+            # Copy on write: torch warns of memory that nobody may write; nobody does.
+            mapped = torch.from_numpy(np.memmap(path, np.uint8, mode="c"))
+        except OSError as error:
+            log.warning("%s cannot be read (%s)", path, error)
             return None
-        if size == 0:
-            return keys, counts, told["grids"].numpy(), torch.zeros(0, self.width).to(self.dtype)
-        # Copy on write: torch warns of memory that nobody may write; nobody does.
-        mapped = torch.from_numpy(np.memmap(path, np.uint8, mode="c"))
-        return keys, counts, told["grids"].numpy(), mapped.view(self.dtype).view(-1, self.width)
+        return mapped.view(self.dtype).view(-1, self.width)
 
 
 class Claims:

@@ -18,6 +18,7 @@ from utgrec.catalog import Catalog, Domain
 from utgrec.config import to_dict
 from utgrec.data.neighbours import find_neighbours
 from utgrec.data.split import Split, split_domain, split_words
+from utgrec.precision import own_device
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.assignment import Assignment, assign_codes
@@ -38,19 +39,30 @@ class CodedCatalog(NamedTuple):
 
 
 def assign_domain(
-    tokenizer: Path, domain: Domain, out: Path, progress: Progress = silent
+    tokenizer: Path,
+    domain: Domain,
+    out: Path,
+    progress: Progress = silent,
+    *,
+    backbone: str | None = None,
 ) -> storage.Manifest:
-    """Encode every item of a domain, give each unique codes, and report on them."""
+    """Encode every item of a domain, give each unique codes, and report on them.
+
+    Args:
+        backbone: where the tokenizer's base model is, if it is not where it was.
+    """
     made_by = storage.read_manifest(tokenizer, TOKENIZER)
     inputs = {"tokenizer": made_by.fingerprint, f"domain {domain.name}": domain.fingerprint}
 
     def make(work: Workspace) -> StageResult:
-        item_tokenizer = ItemTokenizer.from_pretrained(tokenizer)
+        item_tokenizer = ItemTokenizer.from_pretrained(
+            tokenizer, backbone=backbone, device=own_device()
+        )
         catalog = domain.catalog
         split = split_domain(domain)
         items = item_tokenizer.read(catalog.texts, catalog.images, progress)
         states = item_tokenizer.states(item_tokenizer.add_company(items, split), progress)
-        quantizer = item_tokenizer.model.quantizer
+        quantizer = item_tokenizer.model.quantizer.cpu()  # where states are
         assignment = assign_codes(states, catalog.item_ids, quantizer)
         return write_codes(work.folder, domain, split, assignment, quantizer.config.code_sizes)
 

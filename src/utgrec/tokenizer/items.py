@@ -19,6 +19,7 @@ from torch import Tensor
 from utgrec.config import require
 from utgrec.progress import Progress, silent
 from utgrec.tokenizer.backbone import Backbone, Prompts, token_ids
+from utgrec.tokenizer.cache import RowCache
 from utgrec.tokenizer.features import summary_width
 from utgrec.tokenizer.latents import Codec
 from utgrec.tokenizer.picture_reading import read_pictures
@@ -63,6 +64,7 @@ def read_items(
     progress: Progress = silent,
     *,
     cache: Path | None = None,
+    kept: RowCache | None = None,
 ) -> ItemInputs:
     """Tokenize the words and encode the pictures of N items.
 
@@ -71,6 +73,7 @@ def read_items(
     Args:
         codec: makes the latents that training rebuilds; None where nothing is trained.
         cache: folder that keeps what was computed of pictures; None keeps it in memory.
+        kept: picture features that are looked up, where what is computed is not to be kept.
 
     Raises:
         BadConfig: there are pictures, and the backbone reads none.
@@ -85,7 +88,7 @@ def read_items(
     )
     if not backbone.wants_pictures:
         pictures = [None] * len(words)
-    seen = read_pictures(pictures, backbone, codec, progress, cache)
+    seen = read_pictures(pictures, backbone, codec, progress, cache, kept)
     return ItemInputs(
         words=words,
         features=seen.features,

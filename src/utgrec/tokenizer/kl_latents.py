@@ -17,6 +17,7 @@ from torch import Tensor
 from utgrec import storage
 from utgrec.config import require
 from utgrec.errors import CorruptFile, MissingDependency, MissingStage, SettingsMismatch
+from utgrec.precision import own_device
 from utgrec.tokenizer.backbone_source import fingerprint_folder
 from utgrec.tokenizer.latents import SquareCodec
 
@@ -155,6 +156,5 @@ class KLLatents(SquareCodec):
                     f"the autoencoder {folder} makes {made[0]} channels of {made[1]} pixels, the "
                     f"settings ask for {asked[0]} of {asked[1]}"
                 )
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            self._model = model.eval().requires_grad_(False).to(device)
+            self._model = model.eval().requires_grad_(False).to(own_device())
         return self._model

@@ -115,6 +115,7 @@ class Standardize(nn.Module):
         """Measure mean and scale anew on what this made of some items. Shapes: (N, L, D)."""
         if len(standardized) < 2:  # one item alone has no variance
             return
+        standardized = standardized.to(self.mean.device)
         scale = (self.variance + 1e-8).sqrt()  # (L, 1)
         mean = standardized.mean(dim=0)  # (L, D)
         spread = (standardized - mean).square().mean(dim=(0, 2))[:, None]  # (L, 1)

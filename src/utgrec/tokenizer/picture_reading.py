@@ -6,32 +6,33 @@ cache, what was computed by any earlier run is read from disk instead.
 Shapes: N items · M picture tokens · F width of features · G latents of a picture · C channels.
 """
 
-import hashlib
 import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
-from torch import Tensor
 
-from utgrec.errors import BadImage
 from utgrec.progress import Progress, silent
-from utgrec.tokenizer.backbone import Backbone, open_picture
+from utgrec.tokenizer.backbone import Backbone
 from utgrec.tokenizer.cache import GIB, Claims, RowCache, check_room, shard_name
 from utgrec.tokenizer.latents import Codec
+from utgrec.tokenizer.picture_work import (
+    AT_ONCE,
+    Ints,
+    Opened,
+    Piece,
+    Reader,
+    look_at,
+)
 from utgrec.tokenizer.rows import ItemRows, Latents
 from utgrec.tokenizer.workers import in_workers
 
 log = logging.getLogger(__name__)
-AT_ONCE = 64
-Ints = npt.NDArray[np.int64]
 
 
 class ReadPictures(NamedTuple):
@@ -51,76 +52,19 @@ class CachePlan(NamedTuple):
     bytes: int  # what they will take
 
 
-class _Opened(NamedTuple):
-    """A piece of work from a worker: pixels for the vision tower and for the codec."""
-
-    good: list[int]  # positions in the piece that could be read
-    pixels: dict[str, Tensor]  # for the vision tower; empty if not asked
-    squares: Tensor | None  # for the codec
-    problems: list[str]
-
-
-class _Computed(NamedTuple):
-    """A piece of work that is done."""
-
-    good: list[int]
-    grids: Ints  # (pictures, 2)
-    features: Tensor  # (M, F)
-    latents: Tensor  # (pictures·G, C)
-
-
-class _Piece(NamedTuple):
-    """Pictures that are computed together."""
-
-    paths: list[Path]
-    features: bool  # whether these are wanted
-    latents: bool
-
-
-class _Reader:
-    """What workers do, and what is done with what they give."""
-
-    def __init__(self, backbone: Backbone, codec: Codec | None) -> None:
-        self.backbone, self.codec, self.process = backbone, codec, backbone.family.process
-
-    def open(self, piece: _Piece) -> _Opened:
-        """Decode and resize; touches no weights."""
-        good, pictures, problems = [], [], []
-        for number, path in enumerate(piece.paths):
-            try:
-                pictures.append(open_picture(path))
-                good.append(number)
-            except BadImage as error:
-                problems.append(str(error))
-        pixels = self.process(pictures) if pictures and piece.features else {}
-        codec = self.codec if piece.latents else None
-        squares = codec.prepare(pictures) if codec and pictures else None
-        return _Opened(good, pixels, squares, problems)
-
-    def compute(self, opened: _Opened) -> _Computed:
-        """Features and latents of what was opened."""
-        for problem in opened.problems:
-            log.warning("%s", problem)
-        width, dtype = self.backbone.feature_width, self.backbone.feature_dtype
-        features = torch.zeros(0, width, dtype=dtype)
-        grids = np.zeros((len(opened.good), 2), dtype=np.int64)
-        if opened.pixels:
-            seen = self.backbone.processed_features(opened.pixels)
-            features, grids = seen.features.cpu(), seen.grids
-        latents = torch.zeros(0, self.codec.channels if self.codec else 1)
-        if opened.squares is not None and self.codec is not None:
-            latents = self.codec.encode_prepared(opened.squares).flatten(0, 1).cpu()
-        return _Computed(opened.good, grids, features, latents)
-
-
 def read_pictures(
     pictures: Sequence[Path | None],
     backbone: Backbone,
     codec: Codec | None,
     progress: Progress = silent,
     cache: Path | None = None,
+    kept: RowCache | None = None,
 ) -> ReadPictures:
     """Features and latents of the pictures of N items, None for items without.
+
+    Args:
+        cache: folder that keeps everything that is computed; None keeps it in memory.
+        kept: features that are looked up instead of computed, where nothing is to be kept.
 
     Raises:
         BadConfig: the cache would grow beyond its limit.
@@ -128,8 +72,10 @@ def read_pictures(
     """
     owners = np.array([i for i, path in enumerate(pictures) if path is not None], dtype=np.int64)
     paths = [path for path in pictures if path is not None]
-    reader = _Reader(backbone, codec)
-    if cache is None or not paths:
+    reader = Reader(backbone, codec)
+    if paths and kept is not None:
+        found = _looked_up(paths, reader, progress, kept)
+    elif cache is None or not paths:
         found = _in_memory(paths, reader, progress)
     else:
         found = _through_cache(paths, reader, progress, cache)
@@ -159,15 +105,13 @@ class _Found(NamedTuple):
     good: npt.NDArray[np.bool_]  # (n,)
 
 
-def _in_memory(paths: list[Path], reader: _Reader, progress: Progress) -> _Found:
+def _in_memory(paths: list[Path], reader: Reader, progress: Progress) -> _Found:
     """Compute everything and keep it in memory."""
     good = np.zeros(len(paths), dtype=bool)
     grids = np.zeros((len(paths), 2), dtype=np.int64)
     features, latents, done = [], [], 0
-    pieces = [_Piece(paths[at : at + AT_ONCE], True, True) for at in range(0, len(paths), AT_ONCE)]
-    for piece, opened in zip(
-        pieces, in_workers(reader.open, pieces, _workers(reader)), strict=True
-    ):
+    pieces = [Piece(paths[at : at + AT_ONCE], True, True) for at in range(0, len(paths), AT_ONCE)]
+    for piece, opened in zip(pieces, in_workers(reader.open, pieces, reader.workers), strict=True):
         out = reader.compute(opened)
         rows = done + np.array(out.good, dtype=np.int64)
         good[rows], grids[rows] = True, out.grids
@@ -175,7 +119,7 @@ def _in_memory(paths: list[Path], reader: _Reader, progress: Progress) -> _Found
         latents.append(out.latents)
         done += len(piece.paths)
         progress("Reading pictures", done, len(paths))
-    nothing = reader.compute(_Opened([], {}, None, []))
+    nothing = reader.compute(Opened([], {}, None, []))
     grid = reader.codec.grid if reader.codec else 1
     latent_counts = np.full(int(good.sum()), grid if reader.codec else 0, dtype=np.int64)
     return _Found(
@@ -186,40 +130,54 @@ def _in_memory(paths: list[Path], reader: _Reader, progress: Progress) -> _Found
     )
 
 
-def _workers(reader: _Reader) -> int:
-    settings = reader.backbone.settings
-    return settings.machine.workers if settings else 0
+def feature_cache(backbone: Backbone, folder: Path) -> RowCache:
+    """The cache of picture features for a backbone in a folder of caches.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    return RowCache(
+        folder, "features", backbone.describe(), backbone.feature_width, backbone.feature_dtype
+    )
+
+
+def _looked_up(paths: list[Path], reader: Reader, progress: Progress, kept: RowCache) -> _Found:
+    """Features that are there already, all others computed and kept in memory; no latents."""
+    keys = [key for key, _, _ in look_at(paths, reader)]
+    found = kept.find(keys)
+    readable = np.array([bool(key) for key in keys])
+    new = np.flatnonzero(readable & (found.part < 0))
+    made = _in_memory([paths[place] for place in new], reader, progress)
+    good = readable.copy()
+    good[new] = made.good
+    part, start, counts = np.maximum(found.part, 0), found.start, found.counts
+    part[new], start[new], counts[new] = len(found.parts), made.features.start, made.features.counts
+    found.grids[new] = made.grids
+    features = ItemRows([*found.parts, *made.features.parts], part, start, counts)
+    nothing = np.zeros(int(good.sum()), dtype=np.int64)
+    return _Found(features, ItemRows.in_order(torch.zeros(0, 1), nothing), found.grids, good)
 
 
 class _Caches:
     """The caches of features and of latents, and which pictures are in neither."""
 
-    def __init__(self, reader: _Reader, folder: Path, paths: list[Path]) -> None:
+    def __init__(self, reader: Reader, folder: Path, paths: list[Path]) -> None:
         backbone, codec = reader.backbone, reader.codec
         self.reader = reader
-        self.features = RowCache(
-            folder, "features", backbone.describe(), backbone.feature_width, backbone.feature_dtype
-        )
+        self.features = feature_cache(backbone, folder)
         self.latents = (
             RowCache(folder, "latents", codec.describe(), codec.channels, codec.dtype)
             if codec
             else None
         )
-        looked = in_workers(
-            _look,
-            [paths[at : at + AT_ONCE] for at in range(0, len(paths), AT_ONCE)],
-            _workers(reader),
-        )
         self.keys: list[bytes] = []
         self.paths: dict[bytes, Path] = {}
         self.tokens: dict[bytes, int] = {}
-        for path, (key, height, width) in zip(
-            paths, (one for many in looked for one in many), strict=True
-        ):
+        for path, (key, height, width) in zip(paths, look_at(paths, reader), strict=True):
             self.keys.append(key)
             self.paths[key] = path
             if key:
-                self.tokens[key] = backbone.family.count_tokens(height, width)
+                self.tokens[key] = reader.tokens(height, width)
 
     def missing(self) -> tuple[list[bytes], list[bytes]]:
         """Pictures whose features, and whose latents, are not there yet; in order of their hash."""
@@ -246,10 +204,10 @@ def plan_cache(
 ) -> CachePlan:
     """How many pictures are still to be computed, and what the cache will take of them."""
     paths = [path for path in pictures if path is not None]
-    return _Caches(_Reader(backbone, codec), folder, paths).plan()
+    return _Caches(Reader(backbone, codec), folder, paths).plan()
 
 
-def _through_cache(paths: list[Path], reader: _Reader, progress: Progress, folder: Path) -> _Found:
+def _through_cache(paths: list[Path], reader: Reader, progress: Progress, folder: Path) -> _Found:
     """Compute what no run has computed before, and map everything from disk."""
     caches = _Caches(reader, folder, paths)
     plan = caches.plan()
@@ -291,7 +249,7 @@ def _fill(caches: _Caches, progress: Progress) -> None:
             caches.latents is None or not latents & set(chunk) or caches.latents.has_shard(chunk)
         )
 
-    def free() -> Iterator[_Piece]:
+    def free() -> Iterator[Piece]:
         """Pieces that nobody else is computing now."""
         for name, chunk in list(waiting.items()):
             if not claims.take(name):
@@ -302,12 +260,12 @@ def _fill(caches: _Caches, progress: Progress) -> None:
                 continue
             taken.append(chunk)
             paths = [caches.paths[key] for key in chunk]
-            yield _Piece(paths, bool(features & set(chunk)), bool(latents & set(chunk)))
+            yield Piece(paths, bool(features & set(chunk)), bool(latents & set(chunk)))
 
     try:
         while waiting:
             before = len(waiting)
-            for opened in in_workers(reader.open, free(), _workers(reader)):
+            for opened in in_workers(reader.open, free(), reader.workers):
                 chunk = taken.popleft()
                 out = reader.compute(opened)
                 keys = [chunk[place] for place in out.good]
@@ -325,18 +283,3 @@ def _fill(caches: _Caches, progress: Progress) -> None:
                 time.sleep(0.2)  # others hold all of them; one that dies gives its locks back
     finally:
         claims.give_all_back()
-
-
-def _look(paths: list[Path]) -> list[tuple[bytes, int, int]]:
-    """Hash, height and width of picture files; an empty hash for what is no picture at all."""
-    found = []
-    for path in paths:
-        try:
-            data = path.read_bytes()
-            with Image.open(BytesIO(data)) as image:
-                width, height = image.size
-            found.append((hashlib.sha256(data).digest(), height, width))
-        except Exception as error:  # decoders raise nearly every kind of error on broken bytes
-            log.warning("%s cannot be read as a picture (%s)", path, error)
-            found.append((b"", 0, 0))
-    return found

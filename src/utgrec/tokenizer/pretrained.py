@@ -21,12 +21,13 @@ from utgrec.config import from_dict, require
 from utgrec.data.split import Split
 from utgrec.errors import CorruptFile, MissingStage, SettingsMismatch
 from utgrec.progress import Progress, silent
-from utgrec.tokenizer.backbone import Backbone
+from utgrec.tokenizer.backbone import CPU, Backbone
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 from utgrec.tokenizer.backbone_source import (
     find_source,
     fingerprint_folder,
 )
+from utgrec.tokenizer.cache import RowCache
 from utgrec.tokenizer.company import Floats, company_directions
 from utgrec.tokenizer.items import (
     ItemInputs,
@@ -64,6 +65,7 @@ class ItemTokenizer:
         config: TokenizerConfig | None = None,
         *,
         backbone: str | Path | None = None,
+        device: torch.device | str = CPU,
     ) -> "ItemTokenizer":
         """Open a finished tokenizer stage, or a folder that `utgrec tokenizer publish` wrote.
 
@@ -71,6 +73,7 @@ class ItemTokenizer:
             config: how it is to be trained on; everything that gives a weight its shape or a code
                 its meaning must be as it was. None is the configuration it was made with.
             backbone: where the base model is (hub name or folder), if not where it was trained.
+            device: where it is to be; "cuda" for a GPU.
 
         Raises:
             MissingStage, FormatVersionError, CorruptFile: the folder, or its base model, cannot be
@@ -90,7 +93,8 @@ class ItemTokenizer:
         for name in manifest.files:
             if name.startswith(("backbone/", "adapter/", "processor/")):
                 storage.check_file(folder, manifest, name)
-        model = _open_model(folder, manifest, config, None if backbone is None else str(backbone))
+        asked = None if backbone is None else str(backbone)
+        model = _open_model(folder, manifest, config, asked, torch.device(device))
         tensors = load_file(storage.check_file(folder, manifest, HEADS_FILE))
         model.load_state_dict(tensors, strict=False)
         lacking = sorted(set(_head_names(model)) ^ set(tensors))
@@ -111,6 +115,7 @@ class ItemTokenizer:
                 "name": settings.name,
                 "revision": backbone.revision or settings.revision,
                 "fingerprint": backbone.fingerprint,
+                "dtype": str(backbone.feature_dtype).removeprefix("torch."),
             }
             storage.write_json(folder / BASE_FILE, base)
         state = self.model.state_dict()
@@ -124,10 +129,13 @@ class ItemTokenizer:
         texts: Sequence[str],
         pictures: Sequence[Path | None],
         progress: Progress = silent,
+        *,
+        kept: RowCache | None = None,
     ) -> ItemInputs:
         """Prepare words and pictures of N items for `states`, without any company.
 
-        Latents, which only training needs, are left out.
+        Latents, which only training needs, are left out. With `kept`, what is not in there is
+        computed and forgotten: the way of catalogues whose features would fill a disk.
         """
         items = read_items(
             texts,
@@ -137,6 +145,7 @@ class ItemTokenizer:
             self.config.heads.max_text_tokens,
             progress,
             cache=self.cache if len(texts) > FEW else None,
+            kept=kept,
         )
         return self._summarize(items, np.zeros((len(items), 0)))
 
@@ -207,7 +216,11 @@ class ItemTokenizer:
 
 
 def _open_model(
-    folder: Path, manifest: storage.Manifest, config: TokenizerConfig, asked: str | None
+    folder: Path,
+    manifest: storage.Manifest,
+    config: TokenizerConfig,
+    asked: str | None,
+    device: torch.device,
 ) -> TokenizerModel:
     """The network of a finished tokenizer, its heads still new."""
     if not isinstance(config.backbone, PretrainedBackboneConfig):
@@ -215,14 +228,14 @@ def _open_model(
             asked is None,
             f"the tokenizer {folder} holds its own backbone; leave `backbone` ({asked}) out",
         )
-        return create_model(folder / "backbone", config)
+        return create_model(folder / "backbone", config, device)
     base = storage.read_json(storage.check_file(folder, manifest, BASE_FILE))
     try:
-        source = find_source(asked or base["name"], base["revision"])
+        source = find_source(asked or config.backbone.name, base["revision"])
     except MissingStage as error:
         raise MissingStage(
             f"the tokenizer {folder} reads items with {base['name']}, which is not here ({error}); "
-            "say where it is: from_pretrained(folder, backbone=...)"
+            "say where it is: --backbone, or from_pretrained(folder, backbone=...)"
         ) from error
     found = fingerprint_folder(source.folder)
     if found != base["fingerprint"]:
@@ -231,14 +244,23 @@ def _open_model(
             f"({base['name']}, revision {base['revision']}); give that one as `backbone`"
         )
     adapter = folder / "adapter"
-    return create_model(
+    model = create_model(
         source.folder,
         config,
+        device,
         adapter_folder=adapter if adapter.is_dir() else None,
         processors=folder / "processor",
         name=source.name,
         revision=source.revision,
     )
+    made_in, here = base.get("dtype"), str(model.backbone.feature_dtype).removeprefix("torch.")
+    if made_in not in (None, here):
+        log.info(
+            "%s was trained with its base model in %s, which is %s here: an item that lies nearly "
+            "half-way between two codes may get the other one",
+            *(folder, made_in, here),
+        )
+    return model
 
 
 def _head_names(model: TokenizerModel) -> list[str]:
@@ -248,19 +270,22 @@ def _head_names(model: TokenizerModel) -> list[str]:
     return [name for name in names if not name.startswith("backbone.") or name.startswith(ours)]
 
 
-def create_model(backbone_folder: Path, config: TokenizerConfig, **opened: Any) -> TokenizerModel:
+def create_model(
+    backbone_folder: Path, config: TokenizerConfig, device: torch.device = CPU, **opened: Any
+) -> TokenizerModel:
     """The network around a backbone folder, with fresh heads from torch's current seed.
 
     `opened` is what `Backbone` takes beside a pretrained one's settings.
     """
     settings = config.backbone
     if isinstance(settings, PretrainedBackboneConfig):
-        backbone = Backbone(backbone_folder, settings, **opened)
+        backbone = Backbone(backbone_folder, settings, device=device, **opened)
     else:
         backbone = Backbone(backbone_folder)
-    return TokenizerModel(
+    model = TokenizerModel(
         backbone, config.quantizer, config.heads, config.latents, config.weights, config.company
     )
+    return model.to(device)
 
 
 def make_codec(
@@ -270,13 +295,6 @@ def make_codec(
     if isinstance(config, KLLatentsConfig):
         return KLLatents(config)
     return PatchPCA.fit(pictures(config.fit_pictures), config)
-
-
-def best_device() -> torch.device:
-    """A GPU if there is one, that of this process where several train together."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def _open_codec(

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from utgrec.config import require, to_dict
+from utgrec.errors import BadConfig
 from utgrec.tokenizer.backbone_config import MachineSettings, PretrainedBackboneConfig
 from utgrec.tokenizer.company import CompanyConfig
 from utgrec.tokenizer.kl_latents import KLLatentsConfig
@@ -48,12 +49,51 @@ class TokenizerConfig:
         )
 
 
+def steps_per_epoch(config: TokenizerConfig, trained: int) -> int:
+    """Batches in which every one of so many trained items is an anchor once."""
+    return -(-trained // max(1, config.batch_size // 2))
+
+
+def training_steps(config: TokenizerConfig, trained: int) -> int:
+    """Optimiser steps that a configuration does on so many trained items."""
+    if not config.epochs:
+        return config.trainer.steps
+    return min(config.trainer.steps, round(config.epochs * steps_per_epoch(config, trained)))
+
+
+def why_too_short(config: TokenizerConfig, trained: int) -> str:
+    """Why so many trained items are too few for a configuration; empty if they are not."""
+    steps, warmup = training_steps(config, trained), config.quantizer.warmup_steps
+    if not config.epochs or steps > warmup:
+        return ""
+    return (
+        f"{config.epochs:g} epochs of {steps_per_epoch(config, trained)} batches are {steps} "
+        f"steps, not more than the {warmup} of the quantiser's warm-up; train longer, or take a "
+        "recipe for smaller catalogues"
+    )
+
+
 def recorded(config: TokenizerConfig) -> dict[str, Any]:
     """A configuration as stages record it: without what this machine alone decides."""
     backbone = config.backbone
     if isinstance(backbone, PretrainedBackboneConfig):
         backbone = dataclasses.replace(backbone, machine=MachineSettings())
     return to_dict(dataclasses.replace(config, backbone=backbone))
+
+
+def with_backbone(config: TokenizerConfig, name: str) -> TokenizerConfig:
+    """The same configuration with another pretrained model, or with the same one elsewhere.
+
+    Raises:
+        BadConfig: it has a small model of its own.
+    """
+    backbone = config.backbone
+    if not isinstance(backbone, PretrainedBackboneConfig):
+        raise BadConfig(
+            f"a backbone ({name}) was given to a tokenizer that makes a small one of its own; "
+            "leave it out, or take the recipe small or paper_pretrain"
+        )
+    return dataclasses.replace(config, backbone=dataclasses.replace(backbone, name=name))
 
 
 def different_network(one: TokenizerConfig, other: TokenizerConfig) -> list[str]:
@@ -73,8 +113,8 @@ def _network(config: TokenizerConfig) -> dict[str, Any]:
     values = to_dict(config)
     sections = {name: values[name] for name in ("backbone", "heads", "latents")}
     if isinstance(config.backbone, PretrainedBackboneConfig):
-        # The base itself is recognised by its fingerprint, wherever it lies.
-        free = ("name", "revision", "machine")
+        # The base itself is recognised by its fingerprint, wherever it lies and in any type.
+        free = ("name", "revision", "dtype", "machine")
         sections["backbone"] = {
             name: value for name, value in values["backbone"].items() if name not in free
         }

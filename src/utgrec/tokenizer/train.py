@@ -20,6 +20,7 @@ from utgrec.config import require
 from utgrec.data.neighbours import Neighbours, find_neighbours, join
 from utgrec.data.split import Split, split_domain, trained_facts
 from utgrec.errors import BadImage
+from utgrec.precision import own_device
 from utgrec.progress import Progress, silent
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.backbone import open_picture
@@ -33,13 +34,13 @@ from utgrec.tokenizer.pretrained import (
     STAGE,
     ItemTokenizer,
     TokenizerConfig,
-    best_device,
     create_model,
     make_codec,
     recorded,
 )
+from utgrec.tokenizer.settings import training_steps, why_too_short
 from utgrec.tokenizer.tiny import create_tiny_backbone
-from utgrec.training.trainer import TrainerConfig, train, write_losses
+from utgrec.training.trainer import train, write_losses
 
 log = logging.getLogger(__name__)
 FIT_ITEMS = 20_000  # that the leading directions of a wide backbone are found in
@@ -100,11 +101,12 @@ def _make(
     progress: Progress,
 ) -> StageResult:
     pool = _pool(domains)
+    too_short = why_too_short(config, len(pool.trained))
+    require(not too_short, too_short)  # before pictures are read, which may take hours
     if start is None:
         tokenizer = _create(pool, config, work)
     else:
-        tokenizer = ItemTokenizer.from_pretrained(start, config)
-        tokenizer.model.to(best_device())
+        tokenizer = ItemTokenizer.from_pretrained(start, config, device=own_device())
     model, codec = tokenizer.model, tokenizer.codec
     items = read_items(
         pool.texts,
@@ -132,7 +134,7 @@ def _make(
     def names(drawn: Pairs) -> list[str]:
         return [pool.item_ids[row] for row in drawn.rows]
 
-    trainer = _by_epochs(config, batches.per_epoch)
+    trainer = dataclasses.replace(config.trainer, steps=training_steps(config, len(pool.trained)))
     trained = train(
         model,
         batch=batches.shared._replace(names=names),
@@ -143,7 +145,7 @@ def _make(
         title="Training the tokenizer",
     )
     if config.quantizer.settle_rounds and processes.is_first():
-        model.to(best_device())
+        model.to(own_device())
         states = tokenizer.states(items, progress, rows=pool.trained)
         trained_states = states[torch.from_numpy(pool.trained)]
         model.quantizer.settle(trained_states.to(model.queries.device))
@@ -162,32 +164,14 @@ def _make(
     return StageResult(facts, trained.earlier_s)
 
 
-def _by_epochs(config: TokenizerConfig, per_epoch: int) -> TrainerConfig:
-    """The trainer's settings with the steps that the epochs come to.
-
-    Raises:
-        BadConfig: they are not more than the quantiser's warm-up.
-    """
-    if not config.epochs:
-        return config.trainer
-    steps = min(config.trainer.steps, round(config.epochs * per_epoch))
-    require(
-        steps > config.quantizer.warmup_steps,
-        f"{config.epochs:g} epochs of {per_epoch} batches are {steps} steps, not more than the "
-        f"{config.quantizer.warmup_steps} of the quantiser's warm-up; train longer, or take a "
-        "recipe for smaller catalogues",
-    )
-    return dataclasses.replace(config.trainer, steps=steps)
-
-
 def _create(pool: _Pool, config: TokenizerConfig, work: Workspace) -> ItemTokenizer:
     """A tokenizer that knows nothing yet but the words and patches of its items."""
     codec = make_codec(config.latents, lambda count: _sample_pictures(pool, count))
     if isinstance(config.backbone, PretrainedBackboneConfig):
         source = find_source(config.backbone.name, config.backbone.revision)
         torch.manual_seed(config.trainer.seed)
-        model = create_model(source.folder, config, name=source.name, revision=source.revision).to(
-            best_device()
+        model = create_model(
+            source.folder, config, own_device(), name=source.name, revision=source.revision
         )
         return ItemTokenizer(model, codec, config)
     backbone_folder = work.checkpoints / "backbone"

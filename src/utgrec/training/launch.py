@@ -6,7 +6,6 @@ names of parameters, so a checkpoint does not know how many processes made it.
 """
 
 import copy
-import os
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from utgrec import processes
 from utgrec.config import require
+from utgrec.precision import own_device
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -34,7 +34,7 @@ class Launch:
         self.accelerator: Any = None
         self._whole: nn.Module | None = None
         if processes.count() > 1 and not shared:
-            self.device = _own_device()
+            self.device = own_device()
             module.to(self.device)
             return
         self._prepare()
@@ -60,6 +60,14 @@ class Launch:
                     child for child in self.module.modules() if getattr(child, "whole", False)
                 ]
         self.model, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
+
+    def multiply_in_bf16(self) -> None:
+        """See to it that the module's own calls multiply in bfloat16 where the caller's would not.
+
+        DeepSpeed's engine leaves an autocast that was entered around it.
+        """
+        if self.kind == "DEEPSPEED":
+            autocast_inside(self.module, self.device.type)
 
     @property
     def kind(self) -> str:
@@ -270,7 +278,15 @@ def _full(value: Tensor) -> Tensor:
     return value.detach() if whole is None else whole().detach()
 
 
-def _own_device() -> torch.device:
-    if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
+def autocast_inside(module: nn.Module, device_type: str) -> None:
+    """Let every call of a module run in bfloat16's autocast, whatever it is called from."""
+    context = torch.autocast(device_type, torch.bfloat16)
+
+    def enter(*_: Any) -> None:
+        context.__enter__()  # type: ignore[no-untyped-call]
+
+    def leave(*_: Any) -> None:
+        context.__exit__(None, None, None)
+
+    module.register_forward_pre_hook(enter)
+    module.register_forward_hook(leave, always_call=True)

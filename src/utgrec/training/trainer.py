@@ -144,6 +144,8 @@ def train(
     )
     launch.check(parts=config.at_once > 0 and not source.whole, validates=validate is not None)
     use_bf16 = uses_bf16(config.precision, launch.device)
+    if use_bf16:
+        launch.multiply_in_bf16()
     run = Standing(launch, config, work, settings)
     run.resume()
     if run.finished:
@@ -301,11 +303,22 @@ def _alone(batch: Callable[[int], Any]) -> SharedBatches:
 
 def _optimizer(module: nn.Module, config: TrainerConfig) -> torch.optim.Optimizer:
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trained if parameter.ndim < 2]
+    # Under FSDP these are not cut into shards, and one call cannot move shards and whole tensors.
+    whole = {
+        parameter
+        for part in module.modules()
+        if getattr(part, "whole", False)
+        for parameter in part.parameters()
+    }
+    found = [
+        [one for one in trained if (one.ndim >= 2) == matrices and (one in whole) == kept]
+        for kept in (False, True)
+        for matrices in (True, False)
+    ]
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": group, "weight_decay": config.weight_decay if group[0].ndim >= 2 else 0.0}
+        for group in found
+        if group
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
