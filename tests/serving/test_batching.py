@@ -3,10 +3,12 @@
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from utgrec.errors import BadConfig, Overloaded
+from utgrec.serving import batching
 from utgrec.serving.batching import Batcher, BatchingConfig
 
 
@@ -99,12 +101,15 @@ def test_a_full_line_refuses_at_once_and_recovers():
     run(scenario, most_waiting=5)
 
 
-def test_what_would_come_too_late_is_refused():
+def test_what_would_come_too_late_is_refused(monkeypatch):
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)  # a machine may be slow
+    monkeypatch.setattr(batching, "time", clock)
+
     async def scenario(batcher, searcher):
         searcher.go.clear()
         slow = asyncio.create_task(batcher.ask([1]))
         await asyncio.to_thread(searcher.began.wait, 10)
-        await asyncio.sleep(0.1)
+        clock.now = 0.1
         searcher.go.set()
         await slow  # so a search takes a tenth of a second
         searcher.go.clear()

@@ -56,7 +56,7 @@ def test_what_was_acknowledged_is_there_after_kill_9(trained, tmp_path):
         for thread in threads:
             thread.start()
         until = time.monotonic() + 60
-        while time.monotonic() < until and min(map(len, (events, items, active))) < 3:
+        while time.monotonic() < until and min(map(len, (events, items, active, asked))) < 3:
             time.sleep(0.01)
         os.kill(server.pid, signal.SIGKILL)
         for thread in threads:
@@ -105,6 +105,7 @@ def test_several_processes_survive_a_kill_of_all(trained, tmp_path, wait_s):
         thread = threading.Thread(target=until_it_dies, args=(keep, kept))
         thread.start()
         while not kept:
+            assert thread.is_alive()
             time.sleep(0.01)
         time.sleep(wait_s)
         os.killpg(server.pid, signal.SIGKILL)

@@ -57,10 +57,10 @@ async function show() {
   if (!first) scrolled.set(shownAt, scrollY);
   const same = !first && shownAt.split("?")[0] === location.hash.split("?")[0];
   shownAt = location.hash;
+  history.replaceState("shown", "");
   leaving?.abort();
   leaving = new AbortController();
   const { signal } = leaving;
-  if (!same && route.view !== "search") searchSoon.cancel();
   leaveDock(route.view);
   for (const link of document.querySelectorAll("#nav a")) {
     const here =
@@ -80,10 +80,12 @@ async function show() {
     const ready = await views[route.view](place, { ...route, signal, overview: app.overview });
     if (signal.aborted) return;
     await change(() => {
+      if (signal.aborted) return; // a transition begins a frame later: the reader may have gone on
       main.replaceChildren(place);
+      ready?.();
       if (!same) scrollTo({ top: place_up, behavior: "instant" });
     });
-    ready?.();
+    if (signal.aborted) return;
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
     main.replaceChildren(wrong(error));
@@ -142,7 +144,7 @@ function search() {
   const target = `#/search?q=${encodeURIComponent(typed)}`;
   if (!typed || target === location.hash) return false;
   if (readRoute().view === "search") {
-    history.replaceState(null, "", target);
+    history.replaceState(history.state, "", target);
     show();
   } else location.hash = target;
   return true;
@@ -202,20 +204,16 @@ useTheme(
 onChange(showCount);
 showCount();
 history.scrollRestoration = "manual";
-addEventListener("popstate", () => (back = true));
+// This comes with every new address, before the page hears of it as a whole. Only addresses that
+// were shown before have a state.
+addEventListener("popstate", (event) => {
+  back = event.state !== null;
+  searchSoon.cancel(); // it would call back whoever goes elsewhere
+});
 addEventListener("hashchange", show);
 addEventListener("served", () => {
   app.overview = null; // another generation: ask again
   show();
 });
-addEventListener(
-  "click",
-  (event) => {
-    if (!event.target.closest?.("a[href^='#/']")) return;
-    searchSoon.cancel(); // it would call back whoever goes elsewhere
-    queueMicrotask(() => (back = false));
-  },
-  true,
-);
 document.documentElement.classList.toggle("calm", calm());
 show();

@@ -107,8 +107,14 @@ export async function showNext(view, { query, signal }) {
     return button;
   };
   const soon = debounce(ask, WAIT_MS);
+  let here = location.hash;
+  const write = () => {
+    if (location.hash !== here) return; // the reader is on the way to elsewhere
+    history.replaceState(history.state, "", writeAddress());
+    here = location.hash;
+  };
   const changed = () => {
-    history.replaceState(null, "", writeAddress());
+    write();
     showTaken(taken, roots);
     soon();
   };
@@ -120,8 +126,7 @@ export async function showNext(view, { query, signal }) {
   });
   showTaken(taken, roots);
   await ask();
-  if (signal.aborted) return null;
-  history.replaceState(null, "", writeAddress());
+  if (!signal.aborted) write();
   return null;
 }
 

@@ -37,10 +37,13 @@ export async function showTree(view, { parts, signal, overview }) {
   }
   const map = h("div", { class: "map-box" });
   view.append(map, below(place, sizes[level]));
-  const draw = () => map.replaceChildren(asList ? table(place) : tiles(place));
+  const draw = () => {
+    const { box, arrange } = asList ? { box: table(place) } : tiles(place);
+    map.replaceChildren(box);
+    arrange?.(); // an observer would do it one frame later, and the reader see tiles without sizes
+  };
   view.addEventListener("relayout", draw);
-  draw();
-  return () => draw();
+  return draw;
 }
 
 function lead(place, { sizes, removed }) {
@@ -124,8 +127,9 @@ function tiles(place) {
   );
   let boxes = [];
   map.append(...links.map((link) => h("li", {}, link)));
+  let width = 0;
   const arrange = () => {
-    const width = map.clientWidth;
+    width = map.clientWidth;
     if (!width) return;
     const wanted = Math.max(460, Math.min(innerHeight - 250, 760));
     const height = Math.max(wanted, (branches.length * AVERAGE_TILE ** 2) / width);
@@ -148,13 +152,7 @@ function tiles(place) {
       }
     });
   };
-  let width = 0;
-  new ResizeObserver(() => {
-    if (map.clientWidth !== width) {
-      width = map.clientWidth;
-      arrange();
-    }
-  }).observe(map);
+  new ResizeObserver(() => map.clientWidth !== width && arrange()).observe(map);
   map.addEventListener("keydown", (event) => {
     const here = links.indexOf(document.activeElement);
     if (here < 0) return;
@@ -174,16 +172,12 @@ function tiles(place) {
   map.addEventListener("focusin", (event) => {
     for (const link of links) link.tabIndex = link === event.target ? 0 : -1;
   });
-  return h(
-    "div",
-    {},
-    map,
-    h(
-      "p",
-      { class: "hidden", id: "map-help" },
-      "Arrow keys move between codes, Enter opens one, Backspace goes one level up.",
-    ),
+  const help = h(
+    "p",
+    { class: "hidden", id: "map-help" },
+    "Arrow keys move between codes, Enter opens one, Backspace goes one level up.",
   );
+  return { box: h("div", {}, map, help), arrange };
 }
 
 function tile(branch, codes, first) {

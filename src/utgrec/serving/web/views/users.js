@@ -219,8 +219,11 @@ function forget(id, path) {
     });
     if (!sure) return button.focus();
     try {
+      const here = location.hash;
       const done = await remove(path);
-      deleted = `${many(done.deleted, "entry", "entries")} deleted. Nothing is kept of “${id}” any more.`;
+      const said = `${many(done.deleted, "entry", "entries")} deleted. Nothing is kept of “${id}” any more.`;
+      if (location.hash !== here) return announce(said); // the reader has gone elsewhere
+      deleted = said;
       location.hash = "#/users";
     } catch (error) {
       button.after(h("p", { class: "verdict bad", role: "alert" }, sentence(error.message)));
