@@ -38,4 +38,7 @@ def wrong(answer, status, name):
     assert document["type"] == f"urn:utgrec:problem:{name}"
     assert document["title"] and document["detail"]
     assert all(set(one) == {"field", "value", "rule"} for one in document["errors"])
+    theirs = status < 500 and status not in (409, 429)  # what the caller can do otherwise
+    assert all(one["field"] and one["rule"] for one in document["errors"])
+    assert bool(document["errors"]) == theirs
     return document

@@ -134,6 +134,39 @@ class TestFields:
     def test_generations_are_told_without_the_servers_folders(self, own, store):
         document = wrong(own.post("/v1/generations", json={"activate": 9}), 404, "not-found")
         assert document["detail"] == "there is no generation 9; the newest ones are 1"
+        for answer in (own.post("/v1/generations", json={"rollback": True}), own.get("/report")):
+            assert answer.status_code in (404, 422)
+            assert str(store.run.path) not in answer.text
+
+    @pytest.mark.parametrize(
+        ("method", "path", "body", "status", "field", "value"),
+        [
+            ("GET", "/v1/items/none", None, 404, "path.item_id", '"none"'),
+            ("DELETE", "/v1/items/none", None, 404, "path.item_id", '"none"'),
+            ("GET", "/v1/similar/none", None, 404, "path.item_id", '"none"'),
+            ("GET", "/v1/codes/1/99", None, 422, "path.codes", "1/99"),
+            ("GET", "/v1/codes/one", None, 404, "path.codes", '"one"'),
+            ("GET", "/v1/tree/1/1/1/1", None, 422, "path.codes", "1/1/1/1"),
+            ("GET", "/v1/nothing", None, 404, "path", '"/v1/nothing"'),
+            ("PATCH", "/v1/recommend", {}, 405, "method", '"PATCH"'),
+            ("POST", "/v1/generations", {"activate": 9}, 404, "body.activate", "9"),
+            ("POST", "/v1/generations", {"rollback": True}, 422, "body.rollback", "true"),
+            ("POST", "/v1/tokenize", {"image": "TVo="}, 422, "body.image", "2 bytes"),
+            (
+                "POST",
+                "/v1/items",
+                {"replace": True, "items": [{"item_id": "no", "price": 1}]},
+                422,
+                "body.items.0.item_id",
+                '"no"',
+            ),
+        ],
+    )
+    def test_paths_and_other_parts(self, own, method, path, body, status, field, value):
+        answer = own.request(method, path, json=body)
+        name = answer.json()["type"].rpartition(":")[2]
+        (error,) = wrong(answer, status, name)["errors"]
+        assert (error["field"], error["value"]) == (field, value)
 
     def test_damaged_files_are_told_without_the_servers_folders(self, own, store, caplog):
         CatalogEditor(store).remove([known(own)[0]], activate=False)
@@ -190,6 +223,7 @@ class TestPictures:
         for data in (b"", svg, b"GIF89a", tiff.getvalue(), b"\x89PNG\r\n\x1a\n" + b"\0" * 99):
             document = wrong(self.put(own, item_id, data), 422, "invalid-input")
             assert "cannot be decoded" in document["detail"]
+            assert document["errors"][0]["field"] == "body"
         assert own.app.state.service.store.numbers == [1]
         assert not (own.app.state.service.store.folder / "images").exists()
 

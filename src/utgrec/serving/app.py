@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 import utgrec
+from utgrec.errors import BadImage, FieldError
 from utgrec.serving import schemas
 from utgrec.serving.access import allow
 from utgrec.serving.coder import Coder
@@ -22,6 +23,7 @@ from utgrec.serving.documents import (
     generation_list,
     plain,
     published,
+    read_codes,
     short,
 )
 from utgrec.serving.explorer.page import page_routes
@@ -32,7 +34,7 @@ from utgrec.serving.keys import Key
 from utgrec.serving.likeness import look_up, similar_items
 from utgrec.serving.metrics import Metrics
 from utgrec.serving.pictures import keep_picture
-from utgrec.serving.problems import MEDIA_TYPE, handle_problems
+from utgrec.serving.problems import MEDIA_TYPE, Refused, handle_problems
 from utgrec.serving.service import Service, ServiceConfig
 from utgrec.serving.user_routes import user_routes
 from utgrec.serving.users.events import UserStore
@@ -51,10 +53,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "No key, or an unknown one.",
         403: "The key's role does not allow it.",
         404: "There is no such thing.",
+        408: "The body did not arrive in time.",
         409: "Files are damaged.",
         413: "The body is too large.",
         422: "A field, value or id cannot be used.",
         415: "The body is of another kind than the route takes.",
+        421: "A server without keys was asked under another name than localhost.",
         429: "Too many requests are waiting; Retry-After says when to ask again.",
         503: "A service that is needed does not answer, or the server is about to stop.",
     }.items()
@@ -234,10 +238,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         codes: str = "", examples: Annotated[int, Query(ge=0, le=schemas.MAX_K)] = 10
     ) -> Response:
         """A place in the tree of codes, such as /v1/codes/12/300: what is below it."""
-        parts = [part for part in codes.split("/") if part]
-        if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
-            raise HTTPException(404, "codes are whole numbers with slashes between, such as 12/300")
-        shelf, prefix = service.shelf, [int(part) for part in parts]
+        shelf, prefix = service.shelf, read_codes(codes)
         place = look_up(shelf, prefix, examples)
         return JSONResponse(
             {
@@ -259,7 +260,11 @@ def _find_live(service: Service, item_id: str) -> None:
     """Answer 404 unless an item can be recommended."""
     shelf, place = find_item(service, item_id)
     if not shelf.live[place]:
-        raise HTTPException(404, "this item was removed; add it again to have it back")
+        raise Refused(
+            404,
+            "this item was removed; add it again to have it back",
+            FieldError.of("path.item_id", item_id, "was not removed"),
+        )
 
 
 def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -> None:
@@ -290,7 +295,10 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
         """Give an item another picture. Its codes stay."""
         _find_live(service, item_id)
         data, one = await request.body(), {"item_id": item_id}
-        made = await service.change(lambda: service.editor.replace([one], {item_id: data}))
+        try:
+            made = await service.change(lambda: service.editor.replace([one], {item_id: data}))
+        except BadImage as error:  # the body is nothing but the picture
+            raise error.about(one._replace(field="") for one in error.fields) from None
         return JSONResponse(published(made))
 
     @app.delete("/v1/items/{item_id:path}", response_model=schemas.PublishedOut, dependencies=write)
@@ -311,8 +319,11 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
                 service.store.activate(body.activate)
             else:
                 known = ", ".join(map(str, service.store.numbers[-10:]))
-                detail = f"there is no generation {body.activate}; the newest ones are {known}"
-                raise HTTPException(404, detail)
+                raise Refused(
+                    404,
+                    f"there is no generation {body.activate}; the newest ones are {known}",
+                    FieldError.of("body.activate", body.activate, "is a generation"),
+                )
 
         await service.change(do)
         return JSONResponse(generation_list(service))

@@ -179,9 +179,8 @@ class CatalogEditor:
                     picture = keep_picture(picture, self.store.folder, self._max_pixels)
                 except BadImage as error:
                     place = [one.item_id for one in new].index(item_id)
-                    given = f"{len(picture):,} bytes"
                     raise BadImage(f"the picture of item {item_id!r}: {error}").about(
-                        [FieldError(f"items.{place}.image", given, str(error))]
+                        one._replace(field=f"items.{place}.{one.field}") for one in error.fields
                     ) from error
             kept[item_id] = picture
         return kept

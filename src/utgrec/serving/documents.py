@@ -5,12 +5,12 @@ import math
 from typing import Any
 from urllib.parse import quote
 
-from starlette.exceptions import HTTPException
-
 from utgrec.config import to_dict
+from utgrec.errors import FieldError
 from utgrec.serving.changes import Published
 from utgrec.serving.engine import Answer, Shelf
 from utgrec.serving.generations import Listed
+from utgrec.serving.problems import Refused
 from utgrec.serving.service import Service
 
 log = logging.getLogger(__name__)
@@ -20,8 +20,21 @@ def find_item(service: Service, item_id: str) -> tuple[Shelf, int]:
     """The generation that serves, and the place of an item in it."""
     shelf = service.shelf
     if item_id not in shelf.catalog:
-        raise HTTPException(404, "the catalogue has never had an item with this id")
+        raise Refused(
+            404,
+            "the catalogue has never had an item with this id",
+            FieldError.of("path.item_id", item_id, "is in the catalogue"),
+        )
     return shelf, shelf.catalog.index_of(item_id)
+
+
+def read_codes(codes: str) -> list[int]:
+    """The codes in an address, such as 12/300."""
+    parts = [part for part in codes.split("/") if part]
+    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+        rule = "codes are whole numbers with slashes between, such as 12/300"
+        raise Refused(404, rule, FieldError.of("path.codes", codes, rule))
+    return [int(part) for part in parts]
 
 
 def short(shelf: Shelf, place: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from utgrec.errors import CorruptFile, UnknownItem, named
+from utgrec.errors import CorruptFile, FieldError, UnknownItem, named
 from utgrec.serving.generations import GenerationStore
 from utgrec.serving.items import NewItem
 from utgrec.serving.rows import Rows
@@ -45,6 +45,10 @@ class Draft:
             raise UnknownItem(
                 f"{are(missing)} not in generation {self.parent} of the catalogue; ids are "
                 "compared exactly (case and spaces count)"
+            ).about(
+                FieldError.of(f"items.{place}.item_id", item_id, "is in the catalogue")
+                for place, item_id in enumerate(item_ids)
+                if item_id in missing
             )
 
     def codes_of(self, item_id: str) -> tuple[int, ...]:

@@ -32,7 +32,14 @@ import pyarrow.parquet as pq
 
 from utgrec import storage
 from utgrec.catalog import Catalog
-from utgrec.errors import CorruptFile, InputError, MissingStage, SettingsMismatch, StorageError
+from utgrec.errors import (
+    CorruptFile,
+    FieldError,
+    InputError,
+    MissingStage,
+    SettingsMismatch,
+    StorageError,
+)
 from utgrec.runs import RunFolder, read_plan
 from utgrec.serving.rows import FIRST, Rows, coded_table, first_rows, read_rows
 from utgrec.tokenizer.codes import STAGE as CODES
@@ -209,9 +216,9 @@ class GenerationStore:
         parent = self.manifest(current).facts["parent"]
         if parent is None:
             raise InputError(
-                f"generation {current} is the first one, there is none before it; choose another "
-                f"with `utgrec catalog activate {self.run.path} NUMBER`"
-            )
+                f"generation {current} is the first one, there is none before it; activate another "
+                "one by its number"
+            ).about([FieldError("rollback", "true", "is asked after a change")])
         self.activate(parent)
         return int(parent)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from utgrec.errors import FieldError
 from utgrec.serving.metrics import METHODS, Metrics
 from utgrec.serving.problems import problem
 from utgrec.serving.service import ServiceConfig
@@ -93,11 +94,13 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if self._only_local_names and name not in LOCAL_NAMES:
+            names = ", ".join(sorted(LOCAL_NAMES))
             answer = problem(
                 421,
                 "wrong-host",
                 "a server without keys answers requests to localhost only; start it with --keys "
                 "to reach it under another name",
+                errors=[FieldError.of("header.host", host, f"is one of {names}, with any port")],
             )
             await answer(scope, receive, send)
             return
@@ -109,20 +112,27 @@ class Guard:
                 async with asyncio.timeout(self._config.body_timeout_s):
                     body = await _read(receive, limit)
             except TimeoutError:
-                detail = f"the body did not arrive in {self._config.body_timeout_s:g} s"
-                await problem(408, "slow-body", detail)(scope, receive, send)
+                within = f"in {self._config.body_timeout_s:g} s"
+                late = FieldError("body", "a part of it", f"arrives {within}")
+                answer = problem(
+                    408, "slow-body", f"the body did not arrive {within}", errors=[late]
+                )
+                await answer(scope, receive, send)
                 return
         if body is None:
             detail = (
                 f"the body is larger than {limit:,} bytes; send fewer or smaller things at once"
             )
-            await problem(413, "body-too-large", detail)(scope, receive, send)
+            large = FieldError("body", f"over {limit:,} bytes", f"has at most {limit:,} bytes")
+            await problem(413, "body-too-large", detail, errors=[large])(scope, receive, send)
             return
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if body and scope["method"] == "POST" and kind != JSON:
             shown = kind.decode("latin-1")[:100]
             detail = f"the body is {shown or 'of no stated type'}; send application/json"
-            await problem(415, "unsupported-media-type", detail)(scope, receive, send)
+            other = FieldError.of("header.content-type", shown, "is application/json")
+            answer = problem(415, "unsupported-media-type", detail, errors=[other])
+            await answer(scope, receive, send)
             return
         await self._app(scope, _again(body, receive), send)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from utgrec.errors import InputError
+from utgrec.errors import FieldError, InputError
 from utgrec.serving.engine import Shelf
 from utgrec.tokenizer.quantizer import TreeQuantizer
 
@@ -60,6 +60,17 @@ def similar_items(shelf: Shelf, item: int, count: int, quantizer: TreeQuantizer)
     ]
 
 
+def check_prefix(prefix: Sequence[int], sizes: Sequence[int]) -> None:
+    """Raise InputError unless codes can begin so. `sizes` are those of the codebooks."""
+    if len(prefix) > len(sizes) or any(
+        not 0 <= code < size for code, size in zip(prefix, sizes, strict=False)
+    ):
+        rule = f"at most {len(sizes)} numbers, each from 0 to below {', '.join(map(str, sizes))}"
+        raise InputError(f"codes {list(prefix)} must be {rule}").about(
+            [FieldError("codes", "/".join(map(str, prefix)), f"is {rule}")]
+        )
+
+
 def look_up(shelf: Shelf, prefix: Sequence[int], examples: int) -> Place:
     """What is below the first codes of items; an empty prefix is the whole tree.
 
@@ -67,13 +78,7 @@ def look_up(shelf: Shelf, prefix: Sequence[int], examples: int) -> Place:
         InputError: a prefix that no item can have.
     """
     sizes = shelf.generation.sizes
-    if len(prefix) > len(sizes) or any(
-        not 0 <= code < size for code, size in zip(prefix, sizes, strict=False)
-    ):
-        raise InputError(
-            f"codes {list(prefix)} must be at most {len(sizes)} numbers, each from 0 to below "
-            f"{', '.join(map(str, sizes))}"
-        )
+    check_prefix(prefix, sizes)
     depth = len(prefix)
     below = shelf.live & (shelf.codes[:, :depth] == np.array(prefix, dtype=np.int64)).all(axis=1)
     items = np.flatnonzero(below)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utgrec import storage
 from utgrec.data.images import check_image, store_images
-from utgrec.errors import BadImage
+from utgrec.errors import BadImage, FieldError
 
 MAX_PIXELS = 40_000_000
 
@@ -22,7 +22,10 @@ def keep_picture(data: bytes, folder: Path, max_pixels: int = MAX_PIXELS) -> str
     Raises:
         BadImage: not a picture of a known format, cut off, or with more pixels than allowed.
     """
-    ending = check_image(data, max_pixels)
+    try:
+        ending = check_image(data, max_pixels)
+    except BadImage as error:
+        raise error.about([FieldError("image", f"{len(data):,} bytes", str(error))]) from None
     digest = hashlib.sha256(data).hexdigest()
     name = f"images/{digest[:2]}/{digest}.{ending}"
     target = folder / name

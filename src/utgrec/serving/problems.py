@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from utgrec.errors import (
+    FieldError,
     InputError,
     MissingStage,
     Overloaded,
@@ -38,12 +39,27 @@ _DAMAGED = (
 )
 
 
+class Refused(HTTPException):
+    """A request that is refused for one thing in it."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        field: FieldError,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`field` is named with the part of the request that it is in, such as path.item_id."""
+        super().__init__(status, detail, headers)
+        self.field = field
+
+
 def problem(
     status: int,
     name: str,
     detail: str,
     *,
-    errors: Sequence[Mapping[str, str]] = (),
+    errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A problem document; `name` tells kinds of problems apart."""
@@ -52,25 +68,24 @@ def problem(
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "errors": [dict(error) for error in errors],
+        "errors": [
+            {**error._asdict(), "value": _cut(error.value)} for error in errors[:MOST_ERRORS]
+        ],
     }
     # ASCII: a wrong value may hold what no encoding can write.
     body = json.dumps(document, ensure_ascii=True).encode("ascii")
     return Response(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def describe(error: UTGRecError, part: str = "body") -> Response:
-    """The problem document of an error that the library raised on purpose.
-
-    `part` of the request is where the fields are that it names.
-    """
+def describe(error: UTGRecError, request: Request) -> Response:
+    """The problem document of an error that the library raised on purpose."""
     if isinstance(error, Overloaded):
         after = {"Retry-After": str(error.retry_after_s)}
         return problem(429, "overloaded", str(error), headers=after)
     if isinstance(error, UnknownItem):
-        return problem(422, "unknown-item", str(error), errors=_fields(error, part))
+        return problem(422, "unknown-item", str(error), errors=_fields(error, request))
     if isinstance(error, InputError):
-        return problem(422, "invalid-input", str(error), errors=_fields(error, part))
+        return problem(422, "invalid-input", str(error), errors=_fields(error, request))
     if isinstance(error, StorageError):  # its message names folders of this machine
         log.error("a request met files that cannot be used: %s", error)
         if isinstance(error, MissingStage):
@@ -86,51 +101,63 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(UTGRecError)
     async def _own(request: Request, error: UTGRecError) -> Response:
-        return describe(error, "query" if request.method == "GET" else "body")
+        return describe(error, request)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             why = f"{first['ctx']['error']}, at character {first['loc'][-1]}"
-            return problem(400, "bad-request", f"the body is no JSON: {why}")
+            field = FieldError("body", f"at character {first['loc'][-1]}", "is JSON")
+            return problem(400, "bad-request", f"the body is no JSON: {why}", errors=[field])
         found = _entries(error.errors(), error.body)[:MOST_ERRORS]
-        named = ", ".join(dict.fromkeys(one["field"] for one in found))
+        named = ", ".join(dict.fromkeys(one.field for one in found))
         return problem(422, "invalid-input", f"cannot be used: {named}", errors=found)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        return problem(error.status_code, name, str(error.detail), headers=error.headers)
+        if isinstance(error, Refused):
+            field = error.field
+        elif error.status_code == 405:
+            allowed = (error.headers or {}).get("allow", "")
+            field = FieldError.of("method", request.method, f"is one of {allowed}")
+        else:
+            field = FieldError.of("path", request.url.path, "is something that this server has")
+        return problem(
+            error.status_code, name, str(error.detail), errors=[field], headers=error.headers
+        )
 
 
-def _fields(error: UTGRecError, part: str) -> list[dict[str, str]]:
-    return [
-        {"field": f"{part}.{one.field}", "value": _cut(one.value), "rule": one.rule}
-        for one in error.fields[:MOST_ERRORS]
-    ]
+def _fields(error: UTGRecError, request: Request) -> list[FieldError]:
+    """What an error names, each with the part of the request that has it."""
+    rest = "query" if request.method in ("GET", "HEAD") else "body"
+    found = []
+    for one in error.fields or (FieldError("", "", str(error)),):
+        part = "path" if one.field in request.path_params else rest
+        found.append(one._replace(field=f"{part}.{one.field}".rstrip(".")))
+    return found
 
 
 def _cut(shown: str) -> str:
     return shown if len(shown) <= LONGEST_VALUE else shown[:LONGEST_VALUE] + "…"
 
 
-def _entries(errors: Sequence[Any], body: Any) -> list[dict[str, str]]:
+def _entries(errors: Sequence[Any], body: Any) -> list[FieldError]:
     """One entry per place of the request; what it may be instead is one rule.
 
     A value that may be of several kinds fails as each of them. pydantic puts the kinds, which have
     names of this program, into the places.
     """
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, FieldError] = {}
     for error in errors:
         field = ".".join(map(str, _place(error, body)))
-        rule = _PYTHON.sub("valid object", str(error["msg"]))
+        rule = _PYTHON.sub("valid object", str(error["msg"]).removeprefix("Value error, "))
         known = found.get(field)
         if known is None:
-            shown = json.dumps(error.get("input"), ensure_ascii=False, default=repr)
-            found[field] = {"field": field, "value": _cut(shown), "rule": rule}
-        elif rule not in known["rule"]:
-            known["rule"] += f"; or: {rule}"
+            found[field] = FieldError.of(field, error.get("input"), rule)
+        elif rule not in known.rule:
+            found[field] = known._replace(rule=f"{known.rule}; or: {rule}")
     return list(found.values())
 
 

@@ -17,10 +17,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
+from utgrec.errors import FieldError
 from utgrec.serving.access import allow
 from utgrec.serving.explorer import schemas
 from utgrec.serving.generations import GenerationStore
 from utgrec.serving.keys import Key
+from utgrec.serving.problems import Refused
 
 WEB = Path(__file__).parents[1] / "web"
 PAGE = "index.html"
@@ -98,12 +100,14 @@ def page_routes(store: GenerationStore, keys: tuple[Key, ...] | None) -> APIRout
     @routes.get("/report", include_in_schema=False)
     async def report(ticket: str = "") -> Response:
         if not tickets.is_good(ticket):
-            raise HTTPException(401, "open the report from the explorer; its address has expired")
+            raise Refused(
+                401,
+                "open the report from the explorer; its address has expired",
+                FieldError("query.ticket", "a ticket that is not shown", "is at most a minute old"),
+            )
         path = store.run.report
         if not path.is_file():
-            raise HTTPException(
-                404, f"no report yet; write it with `utgrec report {store.run.path}`"
-            )
+            raise HTTPException(404, "no report yet; write it with `utgrec report RUN`")
         headers = {**HEADERS, "content-security-policy": REPORT_POLICY}
         return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)
 

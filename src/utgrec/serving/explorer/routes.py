@@ -10,12 +10,11 @@ from typing import Annotated, Any
 import pyarrow as pa
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 
 import utgrec
 from utgrec import storage
 from utgrec.serving.access import allow
-from utgrec.serving.documents import listed, short
+from utgrec.serving.documents import listed, read_codes, short
 from utgrec.serving.engine import Shelf
 from utgrec.serving.explorer import schemas
 from utgrec.serving.explorer.facets import describe_facets
@@ -174,10 +173,7 @@ def explorer_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter
     @routes.get("/v1/tree/{codes:path}", response_model=schemas.TreeOut)
     def tree(codes: str = "") -> Response:
         """A place in the tree of codes, such as /v1/tree/12/300, as something to look at."""
-        parts = [part for part in codes.split("/") if part]
-        if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
-            raise HTTPException(404, "codes are whole numbers with slashes between, such as 12/300")
-        made, prefix = explorer.made, [int(part) for part in parts]
+        made, prefix = explorer.made, read_codes(codes)
         place = made.atlas.spread(prefix)
         return JSONResponse(
             {

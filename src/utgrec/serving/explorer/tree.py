@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from utgrec.errors import InputError
 from utgrec.serving.engine import Shelf
 from utgrec.serving.explorer.search import plain, split_words
+from utgrec.serving.likeness import check_prefix
 
 COVERS = 4  # items shown for a branch
 LOOKED_AT = 48  # items of a branch whose words are counted
@@ -113,13 +113,7 @@ class Atlas:
             InputError: a prefix that no item can have.
         """
         sizes, key = self._shelf.generation.sizes, tuple(prefix)
-        if len(key) > len(sizes) or any(
-            not 0 <= code < size for code, size in zip(key, sizes, strict=False)
-        ):
-            raise InputError(
-                f"codes {list(key)} must be at most {len(sizes)} numbers, each from 0 to below "
-                f"{', '.join(map(str, sizes))}"
-            )
+        check_prefix(key, sizes)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
