@@ -24,6 +24,10 @@ class Server(uvicorn.Server):
         for server in self.servers:
             for listener in server.sockets:
                 waiting.register(listener, select.POLLIN)
+                # The system takes calls until the socket is closed, and cuts those it still has:
+                # let it take no more than one at a time.
+                with listener.dup() as same:
+                    same.listen(0)
         while waiting.poll(0):
             await asyncio.sleep(0)  # the event loop takes them in
         for server in self.servers:
