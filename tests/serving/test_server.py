@@ -581,6 +581,18 @@ def test_openapi_has_examples_for_every_body(client):
         assert parsed.model_dump() == example
 
 
+def test_openapi_has_an_example_or_a_default_for_every_parameter(client):
+    document = client.get("/openapi.json").json()
+    bare = [
+        (path, one["name"])
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+        for one in operation.get("parameters", [])
+        if not {"default", "examples"} & {*one, *one["schema"]}
+    ]
+    assert bare == []
+
+
 def test_what_is_published_is_documented():
     assert set(schemas.PublishedOut.model_fields) == {
         "generation",

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import torch
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 import utgrec
@@ -109,7 +108,7 @@ def create_app(
         docs_url=None,  # those pages load scripts from elsewhere
         redoc_url=None,
         responses=PROBLEMS,
-        generate_unique_id_function=_operation,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
     handle_problems(app)
@@ -121,11 +120,6 @@ def create_app(
     app.include_router(explorer_routes(service, keys))
     app.include_router(page_routes(store, keys))
     return app
-
-
-def _operation(route: APIRoute) -> str:
-    """What clients that are made from the OpenAPI document call a route."""
-    return f"{route.name}_below" if "{codes" in route.path else route.name
 
 
 def _add_health(
@@ -181,7 +175,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         return JSONResponse({"codes": await service.change(encode)})
 
     @app.get("/v1/items/{item_id:path}", response_model=schemas.ItemOut, dependencies=read)
-    async def get_item(item_id: str) -> Response:
+    async def get_item(item_id: schemas.ItemInPath) -> Response:
         """An item, also one that was removed."""
         shelf, place = find_item(service, item_id)
         found = shelf.catalog[place]
@@ -197,7 +191,9 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         )
 
     @app.get("/v1/similar/{item_id:path}", response_model=schemas.SimilarsOut, dependencies=read)
-    def similar_to(item_id: str, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10) -> Response:
+    def similar_to(
+        item_id: schemas.ItemInPath, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10
+    ) -> Response:
         """Items whose codes begin like those of an item, nearest first."""
         shelf, place = find_item(service, item_id)
         found = similar_items(shelf, place, k, service.editor.coder.quantizer)
@@ -213,7 +209,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         responses={200: {"content": {kind: {} for kind in PICTURE_TYPES.values()}}},
         dependencies=read,
     )
-    async def get_picture(item_id: str, request: Request) -> Response:
+    async def get_picture(item_id: schemas.ItemInPath, request: Request) -> Response:
         """The picture of an item. Whoever has it already is told so (its ETag)."""
         shelf, place = find_item(service, item_id)
         path = shelf.catalog[place].image
@@ -233,12 +229,17 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         return found
 
     @app.get("/v1/codes", response_model=schemas.PlaceOut, dependencies=read)
+    async def codes(examples: schemas.Examples = 10) -> Response:
+        """The first codes."""
+        return below([], examples)
+
     @app.get("/v1/codes/{codes:path}", response_model=schemas.PlaceOut, dependencies=read)
-    async def codes(
-        codes: str = "", examples: Annotated[int, Query(ge=0, le=schemas.MAX_K)] = 10
-    ) -> Response:
+    async def codes_below(codes: schemas.CodesInPath, examples: schemas.Examples = 10) -> Response:
         """A place in the tree of codes, such as /v1/codes/12/300: what is below it."""
-        shelf, prefix = service.shelf, read_codes(codes)
+        return below(read_codes(codes), examples)
+
+    def below(prefix: list[int], examples: int) -> Response:
+        shelf = service.shelf
         place = look_up(shelf, prefix, examples)
         return JSONResponse(
             {
@@ -291,7 +292,7 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
         },
         dependencies=write,
     )
-    async def put_picture(item_id: str, request: Request) -> Response:
+    async def put_picture(item_id: schemas.ItemInPath, request: Request) -> Response:
         """Give an item another picture. Its codes stay."""
         _find_live(service, item_id)
         data, one = await request.body(), {"item_id": item_id}
@@ -302,7 +303,7 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
         return JSONResponse(published(made))
 
     @app.delete("/v1/items/{item_id:path}", response_model=schemas.PublishedOut, dependencies=write)
-    async def remove_item(item_id: str) -> Response:
+    async def remove_item(item_id: schemas.ItemInPath) -> Response:
         """Stop recommending an item. Histories with it stay readable."""
         _find_live(service, item_id)
         made = await service.change(lambda: service.editor.remove([item_id]))

@@ -3,6 +3,7 @@
 import base64
 from typing import Annotated, Any, Literal
 
+from fastapi import Path, Query
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -30,6 +31,9 @@ MAX_VALUES = 100  # values of one condition, and conditions of one request
 MAX_NEW_ITEMS = 1000
 
 ItemId = Annotated[str, Field(min_length=1, max_length=1000)]
+ItemInPath = Annotated[str, Path(examples=["B08R5B7YS4"])]
+CodesInPath = Annotated[str, Path(examples=["12/300"])]
+Examples = Annotated[int, Query(ge=0, le=MAX_K)]
 History = Annotated[list[ItemId], Field(max_length=MAX_HISTORY)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Scalar = StrictStr | StrictBool | StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]

@@ -20,8 +20,8 @@ from utgrec.serving.keys import Key
 from utgrec.serving.service import Service
 from utgrec.serving.users.events import Event, EventIdUsed, UserStore
 
-Bound = Annotated[float | None, Query(allow_inf_nan=False)]
-Words = Annotated[list[str] | None, Query(max_length=schemas.MAX_VALUES)]
+Bound = Annotated[float | None, Query(allow_inf_nan=False, examples=[12.5])]
+Words = Annotated[list[str] | None, Query(max_length=schemas.MAX_VALUES, examples=[["tea"]])]
 
 
 def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
@@ -74,7 +74,7 @@ def user_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter:
     async def recommend_to_user(
         user_id: user_schemas.UserInPath,
         k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10,
-        beam: Annotated[int | None, Query(ge=1, le=schemas.MAX_BEAM)] = None,
+        beam: Annotated[int | None, Query(ge=1, le=schemas.MAX_BEAM, examples=[50])] = None,
         category: Words = None,
         min_price: Bound = None,
         max_price: Bound = None,

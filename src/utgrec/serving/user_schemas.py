@@ -23,7 +23,7 @@ def _has_an_address(user_id: str) -> str:
 UserId = Annotated[
     str, Field(min_length=1, max_length=200, pattern=PLAIN), AfterValidator(_has_an_address)
 ]
-UserInPath = Annotated[str, Path(min_length=1, max_length=200, pattern=PLAIN)]
+UserInPath = Annotated[str, Path(min_length=1, max_length=200, pattern=PLAIN, examples=["u42"])]
 
 
 class EventIn(Strict):

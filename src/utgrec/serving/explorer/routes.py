@@ -23,7 +23,7 @@ from utgrec.serving.explorer.search import SearchIndex
 from utgrec.serving.explorer.tree import Atlas
 from utgrec.serving.generations import GenerationStore, Listed
 from utgrec.serving.keys import Key, find_key
-from utgrec.serving.schemas import MAX_K
+from utgrec.serving.schemas import MAX_K, CodesInPath
 from utgrec.serving.service import Service
 
 MOST_FOUND = 100  # items of one page of a search
@@ -170,10 +170,17 @@ def explorer_routes(service: Service, keys: tuple[Key, ...] | None) -> APIRouter
         )
 
     @routes.get("/v1/tree", response_model=schemas.TreeOut)
+    def tree() -> Response:
+        """The first codes, as something to look at."""
+        return below([])
+
     @routes.get("/v1/tree/{codes:path}", response_model=schemas.TreeOut)
-    def tree(codes: str = "") -> Response:
+    def tree_below(codes: CodesInPath) -> Response:
         """A place in the tree of codes, such as /v1/tree/12/300, as something to look at."""
-        made, prefix = explorer.made, read_codes(codes)
+        return below(read_codes(codes))
+
+    def below(prefix: list[int]) -> Response:
+        made = explorer.made
         place = made.atlas.spread(prefix)
         return JSONResponse(
             {
