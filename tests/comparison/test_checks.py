@@ -1,5 +1,6 @@
 """What can be known to go wrong is said before any work starts."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -10,8 +11,9 @@ from small_plans import make_plan
 
 from mini_run import mini_recipe
 from utgrec import storage
-from utgrec.catalog import write_domain
+from utgrec.catalog import Domain, write_domain
 from utgrec.comparison import DomainPlan, SystemPlan, compare
+from utgrec.comparison.trained import runs_of
 from utgrec.errors import (
     BadConfig,
     EmptyDomain,
@@ -19,7 +21,7 @@ from utgrec.errors import (
     MissingStage,
     SettingsMismatch,
 )
-from utgrec.runs import train_run
+from utgrec.runs import Base, RunFolder, RunPlan, read_plan, train_run, write_plan
 
 
 @pytest.fixture
@@ -197,3 +199,16 @@ def test_a_plan_may_grow(domains, tmp_path):
     )
     assert grown.finished_before == first.tasks == 3
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_adaptations_of_one_base_have_seeds_of_their_own(domains, kitchen_run, tmp_path):
+    runs, plan = {}, read_plan(RunFolder(kitchen_run))
+    for seed in (0, 1):
+        runs[seed] = tmp_path / f"adapted-{seed}"
+        adapt = dataclasses.replace(plan.recipe.adapt, seed=seed)
+        recipe = dataclasses.replace(plan.recipe, adapt=adapt)
+        write_plan(RunFolder(runs[seed]), RunPlan(recipe, plan.domains, Base(kitchen_run, "", {})))
+        for stage in ("tokenizer", "codes", "recommender"):
+            shutil.copytree(kitchen_run / stage, runs[seed] / stage)
+    system = SystemPlan(name="adapted", runs=tuple(map(str, runs.values())))
+    assert runs_of(system, Domain.open(domains[0])) == runs

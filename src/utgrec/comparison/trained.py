@@ -97,7 +97,9 @@ def runs_of(system: SystemPlan, domain: Domain) -> dict[int, Path]:
         learned.append(f"{path} ({', '.join(plan.domains)})")
         if not _learned(RunFolder(path), domain):
             continue
-        seed = plan.recipe.recommender.trainer.seed
+        # The seed of what was trained here: an adaptation has its own, beside that of its base.
+        trained, adapt = plan.recipe.recommender.trainer, plan.recipe.adapt
+        seed = trained.seed if plan.base is None else adapt.seed
         if seed in found:
             raise InputError(
                 f"system {system.name!r} has two runs with seed {seed} on {domain.name}: "
