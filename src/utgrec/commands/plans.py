@@ -16,7 +16,6 @@ def plan_answer(
     terminal: Terminal,
     config: "TokenizerConfig",
     domains: Sequence[Path],
-    *,
     title: str,
     devices: int,
     tflops: float | None,

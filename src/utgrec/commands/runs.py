@@ -80,14 +80,8 @@ def run(
 
     settings = find_recipe(recipe, seed, backbone=backbone)
     if dry_run:
-        return plan_answer(
-            terminal,
-            settings.tokenizer,
-            domains,
-            title=f"recipe {recipe}",
-            devices=devices,
-            tflops=tflops,
-        )
+        title = f"recipe {recipe}"
+        return plan_answer(terminal, settings.tokenizer, domains, title, devices, tflops)
     return do_run(terminal, settings, domains, out, seed)
 
 

@@ -44,14 +44,8 @@ def train_tokenizer(
 
     settings = find_recipe(recipe, seed, backbone=backbone)
     if dry_run:
-        return plan_answer(
-            terminal,
-            settings.tokenizer,
-            domains,
-            title=f"recipe {recipe}",
-            devices=devices,
-            tflops=tflops,
-        )
+        title = f"recipe {recipe}"
+        return plan_answer(terminal, settings.tokenizer, domains, title, devices, tflops)
     opened = [Domain.open(folder) for folder in domains]
     made = train(opened, settings.tokenizer, out, terminal.progress)
     terminal.say(f"Next: utgrec tokenizer assign {out} {domains[0]} --out codes/{opened[0].name}")

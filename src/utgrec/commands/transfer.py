@@ -57,14 +57,8 @@ def pretrain(
 
     settings = find_recipe(recipe, seed, leave_out=leave_out or (), backbone=backbone)
     if dry_run:
-        return plan_answer(
-            terminal,
-            settings.tokenizer,
-            domains,
-            title=f"recipe {recipe}",
-            devices=devices,
-            tflops=tflops,
-        )
+        title = f"recipe {recipe}"
+        return plan_answer(terminal, settings.tokenizer, domains, title, devices, tflops)
     answer = do_run(terminal, settings, domains, out, seed)
     terminal.say(f"Next: utgrec adapt {out} NEW_DOMAIN --out NEW_RUN")
     return answer
@@ -120,12 +114,15 @@ def adapt(
 
         wanted = tokenizer_settings(plan.recipe.tokenizer, plan.recipe.adapt)
         title = f"adapting {base}"
-        return plan_answer(terminal, wanted, [folder], title=title, devices=devices, tflops=tflops)
+        return plan_answer(terminal, wanted, [folder], title, devices, tflops)
     rows = [domain_row(folder)]
     for line in adaptation_lines(plan, base, out):
         terminal.say(line)
     done = adapt_run(
-        *(base, folder, out, settings),
+        base,
+        folder,
+        out,
+        settings,
         leave_out=parts,
         backbone=backbone,
         progress=terminal.progress,
