@@ -64,6 +64,7 @@ VARIANTS: dict[str, Change] = {
     "width 256": nested("sizes", width=256, feed_forward=1024),
     "four trunk layers": nested("sizes", trunk_layers=4),
     "label smoothing 0.1": setting(label_smoothing=0.1),
+    "averaged over 50 steps": nested("trainer", averaged_steps=50),
     "histories of 10": setting(max_items=10),
     "histories of 50": setting(max_items=50),
     "companions without shrinkage": nested("companions", shrink=0.0),

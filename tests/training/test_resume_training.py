@@ -163,6 +163,7 @@ class TestCheckpoints:
             "weights": {"w": torch.full((2,), float(step))},
             "moments": {"0.exp_avg": torch.ones(2), "0.step": torch.tensor(float(step))},
             "best": {},
+            "average": {},
             "record": {"rows": [{"loss": 0.1 + step}], "finished": False},
             **changes,
         }
@@ -170,12 +171,12 @@ class TestCheckpoints:
 
     def test_it_comes_back(self, tmp_path):
         tied = torch.randn(3, 2).T  # not contiguous, and used twice
-        state = self.state(3, weights={"a": tied, "b": tied}, best={"a": torch.ones(())})
+        state = self.state(3, weights={"a": tied, "b": tied}, best={"a": torch.ones(())}, average={"a": tied})
         checkpoints.save(tmp_path, state, "s")
         found = checkpoints.load_latest(tmp_path, "s")
         assert found is not None
         assert (found.step, found.record) == (3, state.record)
-        for part in ("weights", "moments", "best"):
+        for part in ("weights", "moments", "best", "average"):
             ours, theirs = getattr(state, part), getattr(found, part)
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -282,6 +283,7 @@ def test_every_tensor_of_the_module_is_in_the_checkpoint(tmp_path):
         ("validate_every", 2),
         ("patience", 3),
         ("at_once", 3),
+        ("averaged_steps", 3),
     ],
 )
 def test_no_setting_can_change_in_the_middle_of_a_run(tmp_path, field, value):

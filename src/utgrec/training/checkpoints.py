@@ -25,6 +25,7 @@ class TrainingState(NamedTuple):
     weights: dict[str, Tensor]  # trained and buffered tensors by name
     moments: dict[str, Tensor]  # the optimiser's state, flat: "parameter.name", see launch.py
     best: dict[str, Tensor]  # weights at the best validation, empty before the first one
+    average: dict[str, Tensor]  # trained weights averaged over steps, empty if they are not
     record: dict[str, Any]  # JSON: logged rows, best metric, evaluations without gain, seconds
 
 
@@ -39,6 +40,7 @@ def save(folder: Path, state: TrainingState, settings: str) -> None:
         save_file(_plain(state.weights), partial / "weights.safetensors")
         save_file(_plain(state.moments), partial / "moments.safetensors")
         save_file(_plain(state.best), partial / "best.safetensors")
+        save_file(_plain(state.average), partial / "average.safetensors")
         storage.write_json(partial / "record.json", {"step": state.step, **state.record})
         storage.write_manifest(
             partial, stage="checkpoint", config={}, inputs={"settings": settings}
@@ -71,6 +73,7 @@ def load_latest(folder: Path, settings: str) -> TrainingState | None:
             weights=load_file(by_name["weights.safetensors"]),
             moments=load_file(by_name["moments.safetensors"]),
             best=load_file(by_name["best.safetensors"]),
+            average=load_file(by_name["average.safetensors"]),
             record=record,
         )
     return None

@@ -89,7 +89,7 @@ class Launch:
         """Whether this process writes checkpoints."""
         return self.number == 0
 
-    def check(self, *, parts: bool, validates: bool) -> None:
+    def check(self, *, parts: bool, validates: bool, averages: bool) -> None:
         """Refuse what a way of working together cannot do.
 
         Raises:
@@ -104,6 +104,11 @@ class Launch:
             not (validates and self.kind == "FSDP"),
             "validate_every must be 0 under FSDP, whose shards cannot be measured while they "
             "train; use DDP for this model, which is small",
+        )
+        require(
+            not (averages and self.kind == "DEEPSPEED"),
+            "averaged_steps must be 0 under DeepSpeed, which keeps the weights a second time; use "
+            "DDP for this model, which is small",
         )
 
     def rate(self, value: float) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from utgrec.errors import TrainingError
 from utgrec.training import checkpoints
+from utgrec.training.averaging import RunningAverage
 from utgrec.training.distributed import mean_of
 from utgrec.training.launch import Launch, load_weights
 
@@ -34,8 +35,16 @@ class Pace(Protocol):
 class Standing:
     """Where a training run stands, and how it is written down."""
 
-    def __init__(self, launch: Launch, config: Pace, work: Path, settings: str) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        config: Pace,
+        work: Path,
+        settings: str,
+        average: RunningAverage | None = None,
+    ) -> None:
         self.launch = launch
+        self.average = average
         self.config = config
         self.work = work
         self.settings = settings
@@ -76,6 +85,8 @@ class Standing:
     def count(self, values: dict[str, float]) -> None:
         """Add one step's figures to the running means; write a row when it is time."""
         self.step += 1
+        if self.average is not None:
+            self.average.add(self.step)
         self._summed += 1
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -128,6 +139,7 @@ class Standing:
             weights=self.launch.weights(),
             moments=self.launch.moments(),
             best=self.best,
+            average={} if self.average is None else self.average.values,
             record=record,
         )
         if self.launch.writes:
@@ -145,6 +157,8 @@ class Standing:
             self.launch.load(state.weights, state.moments)
             self.step = state.step
             self.best = state.best
+            if self.average is not None and state.average:
+                self.average.load(state.average)
             record = state.record
             self.rows, self.validations = record["rows"], record["validations"]
             self._sums, self._summed = record["sums"], record["summed"]

@@ -13,7 +13,7 @@ import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from utgrec.config import fingerprint, require, to_dict
 from utgrec.errors import Stopped, TrainingError
 from utgrec.precision import check_precision, uses_bf16
 from utgrec.progress import Progress, silent
+from utgrec.training.averaging import RunningAverage
 from utgrec.training.distributed import first_says, mean_of, move
 from utgrec.training.launch import Launch
 from utgrec.training.standing import Standing
@@ -59,6 +60,9 @@ class TrainerConfig:
     """Steps between two validations; 0 means none."""
     patience: int = 0
     """Validations without gain before training stops; 0 means never. The best weights are kept."""
+    averaged_steps: int = 0
+    """Validated and kept is a running average of the weights over about so many steps; 0 is the
+    weights themselves."""
     checkpoint_every_s: float = 60.0
     """Seconds between two checkpoints."""
     at_once: int = 0
@@ -76,6 +80,10 @@ class TrainerConfig:
         require(
             self.validate_every >= 0 and self.patience >= 0,
             f"validate_every and patience are at least 0, got {self}",
+        )
+        require(
+            self.averaged_steps >= 0,
+            f"averaged_steps must be at least 0, got {self.averaged_steps}",
         )
 
 
@@ -142,11 +150,17 @@ def train(
         config.clip_norm,
         shared=isinstance(batch, SharedBatches),
     )
-    launch.check(parts=config.at_once > 0 and not source.whole, validates=validate is not None)
+    averages = config.averaged_steps > 0 and validate is not None
+    launch.check(
+        parts=config.at_once > 0 and not source.whole,
+        validates=validate is not None,
+        averages=averages,
+    )
     use_bf16 = uses_bf16(config.precision, launch.device)
     if use_bf16:
         launch.multiply_in_bf16()
-    run = Standing(launch, config, work, settings)
+    average = RunningAverage(module, config.averaged_steps) if averages else None
+    run = Standing(launch, config, work, settings, average)
     run.resume()
     if run.finished:
         run.keep_best()
@@ -176,7 +190,8 @@ def train(
             run.count(values)
             progress(title, run.step, config.steps, f"loss {values['loss']:.3f}")
             if validate is not None and run.validation_due:
-                run.judge(_validate(launch, validate), metric)
+                with nullcontext() if average is None else average.shown():
+                    run.judge(_validate(launch, validate), metric)
             if stop:
                 run.save()
                 number = request.signal or int(signal.SIGTERM)
