@@ -150,6 +150,7 @@ class _Lines:
         self._skip = skip
         self._left: list[str] = []  # lines of the current block, the next one last
         self.number = 0  # of the line that was given last
+        self.row: list[str] = []  # lines that were given since `begin_row`
 
     @property
     def inside(self) -> bool:
@@ -170,6 +171,16 @@ class _Lines:
         text = block.data.decode("utf-8", "surrogateescape")
         self._left = list(io.StringIO(text, newline=""))[::-1]
 
+    def begin_row(self) -> None:
+        """Forget the row before."""
+        self.row = []
+
+    def give_back(self) -> None:
+        """Take back all lines of this row but its first: they are rows of their own."""
+        later = self.row[1:]
+        self._left += reversed(later)
+        self.number -= len(later)
+
     def __iter__(self) -> Iterator[str]:
         return self
 
@@ -180,17 +191,23 @@ class _Lines:
                 raise StopIteration
             self.load(block)
         self.number += 1
-        return self._left.pop()
+        self.row.append(self._left.pop())
+        return self.row[-1]
 
 
 class _Careful:
-    """Rows of blocks that hold quotes, or lines with too few or too many fields."""
+    """Rows of blocks that hold quotes, or lines with too few or too many fields.
+
+    A quote that is not closed would take the lines after it for its own, up to the next quote or
+    the end: such a row is broken, and the lines after its first are read again.
+    """
 
     def __init__(
         self, file: str, lines: _Lines, kind: str, names: list[str], chosen: list[int]
     ) -> None:
         self._file, self._lines, self._names, self._chosen = file, lines, names, chosen
-        self._reader = csv.reader(lines, delimiter=SEPARATORS[kind])
+        self._separator = SEPARATORS[kind]
+        self._reader = csv.reader(lines, delimiter=self._separator)
 
     def read(self, block: Block, rejects: Rejects) -> Table:
         """The rows that begin in a block, and what else it takes to end the last of them."""
@@ -199,11 +216,14 @@ class _Careful:
         values: list[list[str]] = [[] for _ in self._chosen]
         while self._lines.inside:
             line = self._lines.number + 1
+            self._lines.begin_row()
             try:
                 fields = next(self._reader, None)
+                self._require_closed()
             except csv.Error as error:
                 detail = f"{error}; an unclosed quote?"
                 rejects.add(self._file, line, "broken row", detail=detail)
+                self._lines.give_back()
                 continue
             if not fields:
                 continue
@@ -222,6 +242,22 @@ class _Careful:
             for name, column in zip(names, values, strict=True)
         }
         return Table(np.array(rows, dtype=np.int64), columns, (self._file,))
+
+    def _require_closed(self) -> None:
+        """Of rows of several lines, and of the last one, ask for quotes that are right.
+
+        Raises:
+            csv.Error: they are not.
+        """
+        row = self._lines.row
+        if len(row) > 1:
+            list(csv.reader(row, delimiter=self._separator, strict=True))
+        # Another line would belong to the row of an open quote.
+        elif (
+            not self._lines.inside
+            and len([*csv.reader([*row, "x"], delimiter=self._separator)]) < 2
+        ):
+            raise csv.Error("the file ends within quotes")
 
 
 def _quick(
