@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shop_files import read_table, write_rows
 
+from utgrec.data import text_tables
 from utgrec.data.columns import INTERACTION_ROLES, ITEM_ROLES, find_columns, words_of
 from utgrec.data.rejects import Rejects
 from utgrec.data.table import join_tables
@@ -132,8 +133,15 @@ def test_rows_that_cannot_be_read_name_their_line(tmp_path: Path) -> None:
     ],
 )
 def test_an_open_quote_takes_no_other_rows_with_it(
-    tmp_path: Path, rows: str, left: dict[int, str], broken: list[int], size: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: str,
+    left: dict[int, str],
+    broken: list[int],
+    size: int,
 ) -> None:
+    monkeypatch.setattr(text_tables, "PIECE_BYTES", size // 3)
+    monkeypatch.setattr(text_tables, "CAREFUL_ROWS", size // 4)
     path = tmp_path / "t.csv"
     path.write_text(f"id,x\n{rows}")
     rejects = Rejects("reject")
@@ -150,6 +158,15 @@ def test_a_quote_that_is_open_for_longer_than_a_field_may_be_takes_no_rows(tmp_p
     read = read_table(path, rejects)
     assert read.values("id") == [str(n) for n in range(1, 6000)]
     assert rejects.table().select("row", "reason").rows() == [(2, "broken row")]
+
+
+def test_quoted_rows_are_held_some_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,x\n" + "".join(f'{n},"a\nb"\n' for n in range(150_000)))
+    read = list(read_separated(path, "csv", Rejects("error")))
+    assert [len(part.rows) for part in read] == [65_536, 65_536, 18_928]
+    assert join_tables(iter(read)).values("id") == [str(n) for n in range(150_000)]
+    assert read[-1].rows[-1] == 2 + 2 * 149_999
 
 
 def test_columns_without_values_and_of_mixed_types(tmp_path: Path) -> None:
