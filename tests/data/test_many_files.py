@@ -332,6 +332,8 @@ def test_odd_values_are_counted(tmp_path: Path) -> None:
         {"item_id": "A1", "title": "y", "price": "-2,50 €"},
         {"item_id": " a 1", "title": "", "price": "none"},
         {"item_id": "b", "title": None, "price": 1},
+        {"item_id": "c", "title": "<b>Tea</b>", "brand": "L&amp;Co", "price": 2},
+        {"item_id": "d", "title": "lost \ufffd", "features": ["4 < 5", "a<br>b"], "price": 2},
     ]
     events = [("U", "a1", 0), ("u", "A1", 1_400_000_000), ("v", "b", 1_400_000_001)]
     source = write_shop(tmp_path / "s", items, events)
@@ -343,8 +345,11 @@ def test_odd_values_are_counted(tmp_path: Path) -> None:
     from utgrec.data.summary import summarise
 
     warnings = " ".join(summarise(Domain.open(tmp_path / "out")).warnings)
-    for word in ("case or white space", "prices are negative", "year 1970", "no text at all"):
-        assert word in warnings, word
+    for words in (
+        *("case or white space", "prices are negative", "year 1970", "no text at all"),
+        *("2 items came with HTML", "1 items have characters that were lost"),
+    ):
+        assert words in warnings, words
 
 
 @pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])

@@ -212,7 +212,10 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
         cored(tmp_path, k_core=5)
     with pytest.raises(EmptyDomain, match="no interaction that can be used"):
         prepare_table(write_shop(tmp_path / "none", events=[]), tmp_path / "out", OPEN)
-    assert sorted(os.listdir(tmp_path)) == ["none", "s"]
+    shop = write_shop(tmp_path / "others", events=[("u1", "Z9", 1_400_000_000)] * 2)
+    with pytest.raises(EmptyDomain, match=r"used: 2 \(unknown item: 2\); .*--bad-rows"):
+        prepare_table(shop, tmp_path / "out", dataclasses.replace(OPEN, bad_rows="reject"))
+    assert sorted(os.listdir(tmp_path)) == ["none", "others", "s"]
 
 
 # ── bad rows ────────────────────────────────────────────────────────────────────────────────────

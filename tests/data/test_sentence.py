@@ -23,6 +23,7 @@ from utgrec.data.sentence import clean_list, clean_text, render_sentence
         ("soft\u00adhyphen zero\u200bwidth \ufeffmark", "softhyphen zerowidth mark"),
         ("family 👨\u200d👩\u200d👧", "family 👨\u200d👩\u200d👧"),
         ("half \ud83d emoji", "half emoji"),
+        ("lost \ufffd, not \ufffe", "lost \ufffd, not"),
         ("   ", ""),
     ],
 )

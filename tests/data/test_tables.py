@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shop_files import read_table, write_rows
 
+from utgrec.data import text_tables
 from utgrec.data.columns import INTERACTION_ROLES, ITEM_ROLES, find_columns, words_of
 from utgrec.data.rejects import Rejects
 from utgrec.data.table import join_tables
@@ -81,8 +82,8 @@ def test_rows_that_cannot_be_read_are_named_alike_in_blocks_of_any_size(
     path.write_bytes(b'id,x\n1,"a\nb"\n2\n3,\xff\n4,d,e\n\n5,f\n6,"g')
     rejects = Rejects("reject")
     read = join_tables(read_separated(path, "csv", rejects, block_bytes=size))
-    assert read.values("id") == ["1", "5", "6"] and read.rows.tolist() == [2, 8, 9]
-    assert [row[1] for row in rejects.table().rows()] == [4, 5, 6]
+    assert read.values("id") == ["1", "5"] and read.rows.tolist() == [2, 8]
+    assert [row[1] for row in rejects.table().rows()] == [4, 5, 6, 9]
     path = tmp_path / "t.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"id": 1}\n{"id":\n[2]\n{"id": "\xff"}\n\n{"id": 5, "z": 1}')
     rejects = Rejects("reject")
@@ -117,6 +118,55 @@ def test_rows_that_cannot_be_read_name_their_line(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.jsonl", json_rejects).rows.tolist() == [1, 6]
     seen = json_rejects.table().select("row", "reason").rows()
     assert seen == [(2, "broken row"), (3, "broken row"), (4, "broken encoding")]
+
+
+@pytest.mark.parametrize("size", [4, 9, 30, 10**6])
+@pytest.mark.parametrize(
+    ("rows", "left", "broken"),
+    [
+        ('1,"open\n2,x\n3,y\n', {3: "2", 4: "3"}, [2]),  # to the end of the file
+        ('1,"open\n2,x\n3,"y"\n4,z\n', {3: "2", 4: "3", 5: "4"}, [2]),  # to the next quote
+        ('1,"open\n2,"open\n3,"open', {}, [2, 3, 4]),
+        ('1,"open\n\n2,x', {4: "2"}, [2]),
+        ('1,"two\nlines"\n2,"x"', {2: "1", 4: "2"}, []),
+        ('1,5" pipe\n2,"5" pipe"', {2: "1", 3: "2"}, []),  # harmless within a line
+    ],
+)
+def test_an_open_quote_takes_no_other_rows_with_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: str,
+    left: dict[int, str],
+    broken: list[int],
+    size: int,
+) -> None:
+    monkeypatch.setattr(text_tables, "PIECE_BYTES", size // 3)
+    monkeypatch.setattr(text_tables, "CAREFUL_ROWS", size // 4)
+    path = tmp_path / "t.csv"
+    path.write_text(f"id,x\n{rows}")
+    rejects = Rejects("reject")
+    read = join_tables(read_separated(path, "csv", rejects, block_bytes=size))
+    assert dict(zip(read.rows.tolist(), read.values("id"), strict=True)) == left
+    assert rejects.table()["row"].to_list() == broken
+    assert set(rejects.counts()) <= {"broken row"}
+
+
+def test_a_quote_that_is_open_for_longer_than_a_field_may_be_takes_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('id,x\n0,"open\n' + "".join(f"{n},{'x' * 50}\n" for n in range(1, 6000)))
+    rejects = Rejects("reject")
+    read = read_table(path, rejects)
+    assert read.values("id") == [str(n) for n in range(1, 6000)]
+    assert rejects.table().select("row", "reason").rows() == [(2, "broken row")]
+
+
+def test_quoted_rows_are_held_some_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,x\n" + "".join(f'{n},"a\nb"\n' for n in range(150_000)))
+    read = list(read_separated(path, "csv", Rejects("error")))
+    assert [len(part.rows) for part in read] == [65_536, 65_536, 18_928]
+    assert join_tables(iter(read)).values("id") == [str(n) for n in range(150_000)]
+    assert read[-1].rows[-1] == 2 + 2 * 149_999
 
 
 def test_columns_without_values_and_of_mixed_types(tmp_path: Path) -> None:

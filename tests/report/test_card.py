@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("card") / "shop"
     rng = np.random.default_rng(0)
     rows = sorted(
-        (user, START + 86_400_000 * step, int(rng.integers(20) * rng.random()))
+        (user, START + 50 * 86_400_000 * step, int(rng.integers(20) * rng.random()))
         for user in range(10)
         for step in range(6)
     )
@@ -136,6 +136,9 @@ def test_histograms_count_everything(card: Path) -> None:
     for title, total in wanted.items():
         counts = re.findall(r": (\d+)\.", labels[title].partition(": ")[2] + " ")
         assert sum(map(int, counts)) == total, title
+    days = np.array(re.findall(r"(\d{4}-\d\d-\d\d): ", labels["Time"]), "datetime64[D]")
+    steps = np.diff(days).astype(int)  # each period is named by its own first day, the last too
+    assert len(days) == 40 and steps.max() - steps.min() <= 1
 
 
 def test_again_and_elsewhere(folder: Path, card: Path, tmp_path: Path) -> None:

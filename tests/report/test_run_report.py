@@ -173,7 +173,7 @@ def test_changed_figures_are_refused(bare_run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fate", ["gone", "changed"])
 def test_without_its_domain_a_run_still_has_a_report(
-    bare_run: Path, tmp_path: Path, fate: str
+    bare_run: Path, tmp_path: Path, fate: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = shutil.copytree(bare_run, tmp_path / "run")
     elsewhere = tmp_path / "words"
@@ -182,11 +182,14 @@ def test_without_its_domain_a_run_still_has_a_report(
     plan = storage.read_json(copy / "run.json")
     plan["domains"]["words"] = str(elsewhere)
     storage.write_json(copy / "run.json", plan)
-    notes = Page(write_report(copy).read_text("utf-8")).texts("p", class_="note")
-    reason = "holds no finished domain" if fate == "gone" else "another version of the domain"
+    shown = write_report(copy).read_text("utf-8")
+    notes = Page(shown).texts("p", class_="note")
+    reason = "is not there any more" if fate == "gone" else "another version of the domain"
     for start in ("The groups cannot be shown", "Users cannot be shown"):
         (note,) = [note for note in notes if note.startswith(start)]
         assert reason in note
+    # Whoever writes the report hears where; whoever reads it does not.
+    assert str(tmp_path) in caplog.text and str(tmp_path) not in shown
 
 
 def test_words_stand_out_from_their_ground() -> None:

@@ -1,6 +1,7 @@
 """Published catalogues: codes stay, nothing collides, damaged versions never serve."""
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -354,6 +355,21 @@ class TestDamage:
             store.open()
         store.activate(1)
         assert store.open().number == 1
+
+    def test_every_choice_leaves_another_mark(self, store, editor):
+        assert store.mark is None
+        editor.remove(["i1"])
+        current, marks = store.folder / "CURRENT", []
+        for number in (1, 2, 2):
+            store.activate(number)
+            marks.append(store.mark)
+        assert len(set(marks)) == 3
+        # Files that cannot be told apart from outside: same name, size, time and inode.
+        os.utime(current, ns=(5, 5))
+        before = store.mark
+        current.write_text("1\n")
+        os.utime(current, ns=(5, 5))
+        assert store.mark != before and store.mark[1:] == before[1:]
 
     def test_no_such_generation_and_none_before(self, store):
         with pytest.raises(MissingStage, match="no generation 7; the newest ones are 1"):

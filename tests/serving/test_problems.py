@@ -12,6 +12,7 @@ from small_shops import FakeCoder, png
 
 from utgrec.serving import schemas
 from utgrec.serving.changes import CatalogEditor
+from utgrec.serving.problem_schema import Problem
 
 
 @pytest.fixture
@@ -255,7 +256,29 @@ def test_openapi_names_every_problem(own):
     document = own.get("/openapi.json").json()
     for path, methods in document["paths"].items():
         for operation in methods.values():
-            assert {"404", "413", "415", "422", "429", "503"} <= set(operation["responses"]), path
-            for status, answer in operation["responses"].items():
-                if status >= "400" and status != "503":
-                    assert "application/problem+json" in answer["content"], (path, status)
+            answers = operation["responses"]
+            assert {"404", "413", "415", "422", "429", "500", "503"} <= set(answers), path
+            for status, answer in answers.items():
+                if status < "400" or (path, status) == ("/readyz", "503"):
+                    continue
+                schema = answer["content"]["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}, (path, status)
+
+
+def test_problems_are_what_openapi_says(own):
+    schemas = own.get("/openapi.json").json()["components"]["schemas"]
+    assert schemas["Problem"]["properties"]["errors"]["items"] == {
+        "$ref": "#/components/schemas/FieldProblem"
+    }
+    answers = [
+        own.get("/v1/items/nobody"),
+        own.post("/v1/recommend", json={"history": ["x" * 300] * 50, "k": 0}),
+        own.post("/v1/recommend", content=b"{", headers={"content-type": "application/json"}),
+        own.patch("/v1/items"),
+        own.get("/v1/nothing"),
+        own.get("/healthz", headers={"host": "elsewhere.example"}),
+    ]
+    assert [answer.status_code for answer in answers] == [404, 422, 400, 405, 404, 421]
+    for answer in answers:
+        found = Problem.model_validate_json(answer.content, strict=True)
+        assert found.model_dump() == answer.json() and found.status == answer.status_code

@@ -5,6 +5,7 @@ import base64
 import dataclasses
 import json
 import logging
+import os
 import threading
 import time
 from urllib.parse import quote
@@ -253,6 +254,18 @@ class TestChanges:
             assert {1, 8, 9} <= set(store.numbers) and len(store.numbers) < 6
             assert client.post("/v1/recommend", json={"history": ["n0"]}).status_code == 200
             fine(client.post("/v1/generations", json={"rollback": True}), schemas.GenerationsOut)
+
+    def test_changes_within_one_tick_of_the_clock_are_seen(self, own, store):
+        CatalogEditor(store).remove([known(own)[0]])
+        other = store.folder / "other"
+        for number in (1, 2, 1):
+            other.write_text(f"{number}\n")
+            os.utime(other, ns=(10**18, 10**18))
+            os.replace(other, store.folder / "CURRENT")
+            until = time.monotonic() + 60
+            while own.get("/readyz").json()["generation"] != number:
+                assert time.monotonic() < until
+                time.sleep(0.01)
 
     def test_generations_are_listed_activated_and_rolled_back(self, own):
         fine(own.delete(f"/v1/items/{known(own)[0]}"), schemas.PublishedOut)

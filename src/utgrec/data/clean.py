@@ -10,7 +10,10 @@ from utgrec.data.sentence import clean_text
 
 # Where there is none of these, no tag is taken out and no entity resolved.
 MARKUP = r"<[A-Za-z/!]|&[^\t\n\x0c <&;]"
-INVISIBLE = "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ufdd0-\ufdef]"
+INVISIBLE = (
+    "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffc\ufffe\uffff\ufdd0-\ufdef]"
+)
 # Anything that the passes would change, so that most columns take none of them.
 UNTIDY = r"^\s|\s$|\s\s|[\t-\r\x00-\x1f\x7f-\u00a0]|[^\x00-\x7f]"
 

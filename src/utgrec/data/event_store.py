@@ -92,8 +92,7 @@ class EventStore:
         total = len(self)
         if not total:
             raise EmptyDomain(
-                "there is no interaction that can be used; check that the table has rows, and "
-                "see what is wrong with them without --bad-rows reject"
+                "there is no interaction that can be used; check that the table has rows"
             )
         exact = k <= 1 or total <= self._small
         seen, rounds = ((0, 0), 0) if exact else self._prune(k)

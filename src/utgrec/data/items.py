@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from utgrec.catalog import CORE_COLUMNS
+from utgrec.data.cleaning.texts import has_markup
 from utgrec.data.columns import ITEM_ROLES, find_columns
 from utgrec.data.images import is_url, pictures_by_id
 from utgrec.data.rejects import SCHEMA, Rejects
@@ -27,6 +28,7 @@ from utgrec.data.values import (
     read_list,
     read_number,
     read_text,
+    storable_text,
 )
 from utgrec.errors import BadTable
 
@@ -204,6 +206,7 @@ def items_of(
             "pictures": found_in,
             "unreadable_prices": unread,
             "negative_prices": negative,
+            "texts_with_markup": _with_markup([values(roles.get(n, n)) for n in pieces]),
         },
     )
 
@@ -239,6 +242,17 @@ def _further(
         for name in text_columns
         if name in others
     }
+
+
+def _with_markup(raw: Sequence[Sequence[Any]]) -> int:
+    """Items whose words held HTML, which is cleaned away; `raw` are the columns of words, (N,)."""
+    found = pl.Series([], dtype=pl.Boolean)
+    for values in raw:
+        lists = (value if isinstance(value, (list, tuple)) else [value] for value in values)
+        texts = [storable_text(" ".join(v for v in each if isinstance(v, str))) for each in lists]
+        marked = has_markup(pl.Series(texts, dtype=pl.String))
+        found = found | marked if len(found) else marked
+    return int(found.sum())
 
 
 def _attributes(

@@ -26,7 +26,7 @@ from utgrec.data.rejects import MOST_LISTED, BadRows, Rejects
 from utgrec.data.split import divide
 from utgrec.data.splitting import SplitOptions, choose_split, split_counts
 from utgrec.data.summary import count_repeats
-from utgrec.errors import BadImage, BadTable
+from utgrec.errors import BadImage, BadTable, EmptyDomain
 from utgrec.progress import Progress, silent
 
 FULL = (
@@ -223,6 +223,11 @@ def _select(
     store = EventStore(work / "events")
     log = source.read_log(store, work / "parts", rejects, tell)
     rejects.settle(BadTable)
+    if not len(store) and rejects.counts():
+        raise EmptyDomain(
+            f"there is no interaction that can be used. {rejects.in_words()}; see the first of "
+            "them without --bad-rows reject (options.bad_rows)"
+        )
     tell("filter", 0, 1)
     selected = store.select(plan.k_core, plan.repeats)
     store.clear()

@@ -78,6 +78,11 @@ class Rejects:
         self._flush()
         return dict(sorted(self._counts.items()))
 
+    def in_words(self) -> str:
+        """How many rows cannot be used, by reason."""
+        counts = ", ".join(f"{reason}: {count:,}" for reason, count in self.counts().items())
+        return f"Rows that cannot be used: {self._counts.total():,}" + (counts and f" ({counts})")
+
     def settle(self, error: type[InputError]) -> None:
         """End of one step: with bad_rows="error", anything noted so far stops the import.
 
@@ -89,12 +94,11 @@ class Rejects:
             return
         first = table.row(0, named=True)
         who = [f"{name[:-3]} {first[name]!r}" for name in ("item_id", "user_id") if first[name]]
-        counts = ", ".join(f"{reason}: {count}" for reason, count in self.counts().items())
         raise error(
             f"{place(first['file'], first['row'])}: {first['reason']}"
             + (f" ({', '.join(who)})" if who else "")
             + (f": {first['detail']}" if first["detail"] else "")
-            + f". Rows that cannot be used: {self._counts.total()} ({counts}). "
+            + f". {self.in_words()}. "
             "Correct them, or set them aside with --bad-rows reject (options.bad_rows)"
         )
 

@@ -16,9 +16,10 @@ _HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.DOTAL
 _INLINE = re.compile(rf"</?(?:{INLINE_TAGS})(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-z][^<>]*>|<![a-z][^<>]*>", re.IGNORECASE)
 # Invisible characters: zero-width space, soft hyphen, text direction marks, byte order mark,
-# noncharacters. The joiners U+200C and U+200D stay: Persian, Indic scripts and emoji need them.
+# noncharacters. The joiners U+200C and U+200D stay: Persian, Indic scripts and emoji need them. So
+# does U+FFFD, which says that a character was lost: `inspect` counts it.
 _INVISIBLE = re.compile(
-    "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff\ufdd0-\ufdef]"
+    "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffc\ufffe\uffff\ud800-\udfff\ufdd0-\ufdef]"
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _MARKUP = re.compile("[<&]")

@@ -320,6 +320,9 @@ def _odd_values(facts: dict[str, Any]) -> list[str]:
     negative = facts.get("items", {}).get("negative_prices", 0)
     if negative:
         found.append(f"{negative:,} prices are negative and are empty.")
+    marked = facts.get("items", {}).get("texts_with_markup", 0)
+    if marked:
+        found.append(f"{marked:,} items came with HTML in their words: it was taken out of them.")
     events = facts.get("events", {})
     if events.get("left_out"):
         found.append(f"{events['left_out']:,} events do not count (kinds or weights not chosen).")

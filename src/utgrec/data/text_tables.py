@@ -22,6 +22,8 @@ from utgrec.errors import BadTable
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 JSON_BLOCK_BYTES = BLOCK_BYTES // 8  # JSON values take about ten times the room of their text
+PIECE_BYTES = 2**20  # that become lines of text at once
+CAREFUL_ROWS = 2**16  # of one part; Python's texts take many times their room in the file
 
 
 def read_separated(
@@ -40,11 +42,12 @@ def read_separated(
     empty = True
     while (block := lines.next_block()) is not None:
         part = _quick(path.name, block, lines.number + 1, kind, names, chosen)
-        if part is not None:
-            lines.number += block.lines
+        if part is None:
+            parts = careful.read(block, rejects)
         else:
-            part = careful.read(block, rejects)
-        if len(part.rows):
+            lines.number += block.lines
+            parts = iter([part] if len(part.rows) else [])
+        for part in parts:
             empty = False
             yield part
     if empty:
@@ -148,13 +151,15 @@ class _Lines:
     def __init__(self, blocks: BlockReader, skip: int) -> None:
         self._blocks = iter(blocks)
         self._skip = skip
-        self._left: list[str] = []  # lines of the current block, the next one last
+        self._data, self._place = b"", 0  # a block, and how much of it became lines
+        self._left: list[str] = []  # lines of it, the next one last
         self.number = 0  # of the line that was given last
+        self.row: list[str] = []  # lines that were given since `begin_row`
 
     @property
     def inside(self) -> bool:
         """Whether lines of a block are left."""
-        return bool(self._left)
+        return bool(self._left) or self._place < len(self._data)
 
     def next_block(self) -> Block | None:
         """The next block, without the lines to skip; None at the end."""
@@ -166,44 +171,78 @@ class _Lines:
         return block
 
     def load(self, block: Block) -> None:
-        """Take a block apart; bytes that are not UTF-8 stay within their line, as surrogates."""
-        text = block.data.decode("utf-8", "surrogateescape")
-        self._left = list(io.StringIO(text, newline=""))[::-1]
+        """Give the lines of a block next."""
+        self._data, self._place = block.data, 0
+
+    def begin_row(self) -> None:
+        """Forget the row before."""
+        self.row = []
+
+    def give_back(self) -> None:
+        """Take back all lines of this row but its first: they are rows of their own."""
+        later = self.row[1:]
+        self._left += reversed(later)
+        self.number -= len(later)
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        while not self._left:  # within a field: it goes on in the next block
-            block = self.next_block()
+        while not self._left:
+            if self._place < len(self._data):
+                self._left = self._piece()
+                continue
+            block = self.next_block()  # within a field: it goes on there
             if block is None:
                 raise StopIteration
             self.load(block)
         self.number += 1
-        return self._left.pop()
+        self.row.append(self._left.pop())
+        return self.row[-1]
+
+    def _piece(self) -> list[str]:
+        """Some lines, the next one last; bytes that are not UTF-8 stay in them, as surrogates."""
+        start, data = self._place, self._data
+        self._place = data.find(b"\n", start + PIECE_BYTES) + 1 or len(data)
+        text = data[start : self._place].decode("utf-8", "surrogateescape")
+        return list(io.StringIO(text, newline=""))[::-1]
 
 
 class _Careful:
-    """Rows of blocks that hold quotes, or lines with too few or too many fields."""
+    """Rows of blocks that hold quotes, or lines with too few or too many fields.
+
+    A quote that is not closed would take the lines after it for its own, up to the next quote or
+    the end: such a row is broken, and the lines after its first are read again.
+    """
 
     def __init__(
         self, file: str, lines: _Lines, kind: str, names: list[str], chosen: list[int]
     ) -> None:
         self._file, self._lines, self._names, self._chosen = file, lines, names, chosen
-        self._reader = csv.reader(lines, delimiter=SEPARATORS[kind])
+        self._separator = SEPARATORS[kind]
+        self._reader = csv.reader(lines, delimiter=self._separator)
 
-    def read(self, block: Block, rejects: Rejects) -> Table:
+    def read(self, block: Block, rejects: Rejects) -> Iterator[Table]:
         """The rows that begin in a block, and what else it takes to end the last of them."""
         self._lines.load(block)
+        while self._lines.inside:
+            part = self._read_some(rejects)
+            if len(part.rows):
+                yield part
+
+    def _read_some(self, rejects: Rejects) -> Table:
         rows: list[int] = []
         values: list[list[str]] = [[] for _ in self._chosen]
-        while self._lines.inside:
+        while self._lines.inside and len(rows) < CAREFUL_ROWS:
             line = self._lines.number + 1
+            self._lines.begin_row()
             try:
                 fields = next(self._reader, None)
+                self._require_closed()
             except csv.Error as error:
                 detail = f"{error}; an unclosed quote?"
                 rejects.add(self._file, line, "broken row", detail=detail)
+                self._lines.give_back()
                 continue
             if not fields:
                 continue
@@ -222,6 +261,22 @@ class _Careful:
             for name, column in zip(names, values, strict=True)
         }
         return Table(np.array(rows, dtype=np.int64), columns, (self._file,))
+
+    def _require_closed(self) -> None:
+        """Of rows of several lines, and of the last one, ask for quotes that are right.
+
+        Raises:
+            csv.Error: they are not.
+        """
+        row = self._lines.row
+        if len(row) > 1:
+            list(csv.reader(row, delimiter=self._separator, strict=True))
+        # Another line would belong to the row of an open quote.
+        elif (
+            not self._lines.inside
+            and len([*csv.reader([*row, "x"], delimiter=self._separator)]) < 2
+        ):
+            raise csv.Error("the file ends within quotes")
 
 
 def _quick(

@@ -32,6 +32,7 @@ ARROW_TYPES = {
 _INT = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE)
 _PRICE = re.compile(r"-?(?:\.[0-9]+|[0-9][0-9.,]*)")
+_POWER = re.compile(r"-?[0-9]+(\.[0-9]*)?e[+-]?[0-9]+", re.IGNORECASE)
 _GROUPED = re.compile(r"-?[0-9]{1,3}([.,][0-9]{3})+")
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -118,7 +119,10 @@ def read_number(value: Any) -> float | None:
             return float(value) if math.isfinite(value) else None
         except OverflowError:  # JSON has integers of any length
             return None
-    match = _PRICE.search(str(value))
+    text = str(value).strip()
+    if _POWER.fullmatch(text):  # programs write 1e+16, people do not
+        return float(text) if math.isfinite(float(text)) else None
+    match = _PRICE.search(text)
     if match is None:
         return None
     number = match.group().rstrip(".,")

@@ -38,6 +38,7 @@ class Histogram(NamedTuple):
     note: str
     bars: charts.Bars
     labels: list[str]
+    last: str = ""  # where the last bar ends, if its label does not say
 
 
 class SampleItem(NamedTuple):
@@ -159,9 +160,9 @@ def _histograms(domain: Domain, summary: DomainSummary) -> list[Histogram]:
         edges = np.linspace(low, max(high, low + 1), PERIODS + 1)
         counts, _ = np.histogram(domain.timestamps, edges)
         days = edges[:-1].astype("datetime64[ms]").astype("datetime64[D]").astype(str).tolist()
-        days[-1] = summary.last_time[:10]
-        note = f"interactions in {PERIODS} equal periods"
-        found.append(Histogram("Time", note, charts.columns(counts.tolist()), days))
+        note = f"interactions in {PERIODS} equal periods, each named by its first day"
+        bars = charts.columns(counts.tolist())
+        found.append(Histogram("Time", note, bars, days, summary.last_time[:10]))
     return found
 
 

@@ -1,6 +1,7 @@
 """Open what a report is made of: the stages of a run, and its domains if they are still there."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from utgrec.runs import RunFolder, RunPlan, read_plan
 from utgrec.tokenizer.codes import STAGE as CODES
 from utgrec.tokenizer.codes import CodedCatalog, read_codes
 from utgrec.tokenizer.pretrained import STAGE as TOKENIZER
+
+log = logging.getLogger(__name__)
 
 
 class DomainSource(NamedTuple):
@@ -88,13 +91,19 @@ def _open_domain(folder: RunFolder, name: str, path: Path) -> DomainSource:
 
 
 def _find_domain(name: str, path: Path, evaluated: storage.Manifest) -> tuple[Domain | None, str]:
-    """The domain that was evaluated; without it a report has less to show, but still a story."""
+    """The domain that was evaluated; without it a report has less to show, but still a story.
+
+    Why it is not there is told to whoever writes the report; the report, which others read, names
+    no folder.
+    """
     try:
         domain = Domain.open(path)
     except StorageError as error:
-        return None, str(error)
+        log.warning("the report of domain %s has less to show: %s", name, error)
+        return None, "its domain folder is not there any more, or cannot be used"
     if domain.fingerprint != evaluated.inputs.get(f"domain {name}"):
-        return None, f"{path} holds another version of the domain than the one evaluated"
+        log.warning("%s holds another version of domain %s than the one evaluated", path, name)
+        return None, "its domain folder holds another version of the domain than the one evaluated"
     return domain, ""
 
 

@@ -33,7 +33,8 @@ from utgrec.serving.keys import Key
 from utgrec.serving.likeness import look_up, similar_items
 from utgrec.serving.metrics import Metrics
 from utgrec.serving.pictures import keep_picture
-from utgrec.serving.problems import MEDIA_TYPE, Refused, handle_problems
+from utgrec.serving.problem_schema import DescribedApp, problem_answers
+from utgrec.serving.problems import Refused, handle_problems
 from utgrec.serving.service import Service, ServiceConfig
 from utgrec.serving.user_routes import user_routes
 from utgrec.serving.users.events import UserStore
@@ -44,23 +45,6 @@ PICTURE_TYPES = {
     ".webp": "image/webp",
     ".gif": "image/gif",
     ".bmp": "image/bmp",
-}
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": what, "content": {MEDIA_TYPE: {}}}
-    for status, what in {
-        400: "The body is no JSON.",
-        401: "No key, or an unknown one.",
-        403: "The key's role does not allow it.",
-        404: "There is no such thing.",
-        408: "The body did not arrive in time.",
-        409: "Files are damaged.",
-        413: "The body is too large.",
-        422: "A field, value or id cannot be used.",
-        415: "The body is of another kind than the route takes.",
-        421: "A server without keys was asked under another name than localhost.",
-        429: "Too many requests are waiting; Retry-After says when to ask again.",
-        503: "A service that is needed does not answer, or the server is about to stop.",
-    }.items()
 }
 
 
@@ -100,14 +84,14 @@ def create_app(
         yield
         await service.stop()
 
-    app = FastAPI(
+    app = DescribedApp(
         title="UTGRec",
         version=utgrec.__version__,
         description="Recommendations out of a catalogue that changes while it serves.",
         lifespan=life,
         docs_url=None,  # those pages load scripts from elsewhere
         redoc_url=None,
-        responses=PROBLEMS,
+        responses=problem_answers(),
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
@@ -129,7 +113,13 @@ def _add_health(
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", summary="Whether it answers requests.", responses={503: {}})
+    @app.get(
+        "/readyz",
+        summary="Whether it answers requests.",
+        responses={
+            503: {"description": "It is about to stop.", "content": {"application/json": {}}}
+        },
+    )
     async def readyz(response: Response) -> dict[str, Any]:
         response.status_code = 503 if service.draining else 200
         status = "draining" if service.draining else "ready"

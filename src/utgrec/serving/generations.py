@@ -160,6 +160,24 @@ class GenerationStore:
         return int(text)
 
     @property
+    def mark(self) -> tuple[str, int, int] | None:
+        """Something else after every choice of a generation; None if none was ever chosen.
+
+        Two choices may fall into one tick of the clock that files are dated by: their texts differ.
+        The same choice made again, after a repair, is another file, or at least a later one.
+        """
+        path = self.folder / CURRENT
+        try:
+            found = path.stat()
+            return (
+                path.read_text(encoding="utf-8", errors="replace"),
+                found.st_ino,
+                found.st_mtime_ns,
+            )
+        except FileNotFoundError:
+            return None
+
+    @property
     def numbers(self) -> list[int]:
         """Numbers of all whole generations, oldest first."""
         found = (path.parent.name for path in self.folder.glob(f"*/{storage.MANIFEST}"))

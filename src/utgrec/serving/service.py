@@ -18,7 +18,7 @@ from utgrec.serving.batching import Batcher, BatchingConfig
 from utgrec.serving.changes import CatalogEditor
 from utgrec.serving.coder import Coder, RunCoder
 from utgrec.serving.engine import Answer, Engine, Request, Shelf
-from utgrec.serving.generations import CURRENT, GenerationStore
+from utgrec.serving.generations import GenerationStore
 from utgrec.serving.peers import Peers
 from utgrec.serving.pictures import MAX_PIXELS
 from utgrec.serving.pruning import prune
@@ -216,10 +216,9 @@ class Service:
             await asyncio.sleep(self.config.look_every_s)
             self.look()
             try:
-                path = self.store.folder / CURRENT
-                stamp = path.stat().st_mtime_ns if path.exists() else None
-                if stamp != tried:
-                    tried = stamp
+                mark = self.store.mark
+                if mark != tried:
+                    tried = mark
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(self._changes, self._refresh)
                     await loop.run_in_executor(self._changes, self._tidy)

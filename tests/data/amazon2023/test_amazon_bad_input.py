@@ -205,6 +205,9 @@ ODD_ITEMS = {
         json.dumps(item("B1", title="x\ud800y", features=[])).encode(),
         {"text": "xy. Music, Guitars. A fine, guitar."},
     ),
+    # The other item has some, too.
+    "HTML": (item("B1", title="x", features=["<b>x</b>"], description=["x"]), {"markup": 2}),
+    "no HTML": (item("B1", title="x", features=["x < y"], description=["a & b"]), {"markup": 1}),
 }
 
 
@@ -220,6 +223,7 @@ def test_an_odd_item(tmp_path, name):
         "url": found.attributes["image_url"],
         "unread": facts["unreadable_prices"],
         "odd": facts["images_without_address"],
+        "markup": facts["texts_with_markup"],
     }
     assert rows == [] and {key: values[key] for key in expected} == expected
 

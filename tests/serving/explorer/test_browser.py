@@ -416,6 +416,33 @@ def test_versions_and_going_back(visit, run_copy):
     assert store.current == 1
 
 
+def test_the_foot_of_the_page_names_the_generation_that_answers(visit, run_copy):
+    from utgrec.serving.changes import CatalogEditor
+
+    store = GenerationStore(run_copy)
+    store.activate(1)
+    reader = visit()
+    reader.page.goto(reader.site)
+    reader.until_served(1)
+    reader.go("tree")
+
+    def until_named(generation):
+        reader.until_served(generation)
+        for view in ("search?q=cup", "versions", "tree"):  # whatever is looked at next
+            reader.go(view)
+            said = f"generation {generation} ·"
+            reader.until(f"document.getElementById('served').textContent.includes({said!r})")
+
+    reader.until("document.getElementById('served').textContent.includes('generation 1 ·')")
+    added = CatalogEditor(store).add([{"item_id": "NEW2", "title": "A cup of starlight"}])
+    try:
+        until_named(added.generation)  # somebody else's doing: this page never asked for it
+        assert "61 items" in reader.page.locator("#served").inner_text()
+    finally:
+        store.activate(1)
+    until_named(1)
+
+
 def test_a_key_is_asked_for_and_kept_in_this_tab_only(visit, run_copy, tmp_path):
     path = tmp_path / "keys.json"
     word = add_key(path, "reader", "read")

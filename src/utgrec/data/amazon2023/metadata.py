@@ -14,6 +14,7 @@ import pyarrow as pa
 from utgrec.data.amazon2023.parts import Part
 from utgrec.data.blocks import Block
 from utgrec.data.clean import clean_lists, clean_texts, render_sentences
+from utgrec.data.cleaning.texts import MARKUP
 from utgrec.data.images import is_url
 from utgrec.data.lines import LINE, JsonLines, Rows
 from utgrec.data.rejects import SCHEMA
@@ -50,6 +51,7 @@ ITEM_SCHEMA = pl.Schema(
         ("image_url", pl.String),
         ("unreadable_price", pl.Boolean),
         ("odd_image", pl.Boolean),
+        ("markup", pl.Boolean),
     ]
 )
 NO_PRICE = frozenset({"", "none", "null", "nan", "—", "-"})
@@ -122,10 +124,17 @@ def _items(frame: pl.DataFrame) -> pl.DataFrame:
             "image_url": pictures.set(~addresses, None),
             "unreadable_price": given.is_not_null() & prices.is_null(),
             "odd_image": pictures.is_not_null() & ~addresses,
+            "markup": frame.select(pl.any_horizontal(*map(_words, SENTENCE)))[:, 0],
             LINE: frame[LINE],
         },
         schema={**ITEM_SCHEMA, LINE: pl.Int64},
     )
+
+
+def _words(name: str) -> pl.Expr:
+    """Whether a column of words holds HTML."""
+    column = pl.col(name) if name in TEXTS else pl.col(name).list.join(" ", ignore_nulls=True)
+    return column.str.contains(MARKUP).fill_null(False).alias(name)
 
 
 def _none_if_empty(texts: pl.Series) -> pl.Series:
@@ -169,6 +178,7 @@ def facts_of(items: pl.DataFrame, kept: pl.Series) -> dict[str, Any]:
         "with_image_url": items.height - items["image_url"].null_count(),
         "images_without_address": int(items["odd_image"].sum()),
         "unreadable_prices": int(items["unreadable_price"].sum()),
+        "texts_with_markup": int(items["markup"].sum()),
     }
 
 

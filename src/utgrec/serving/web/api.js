@@ -36,8 +36,16 @@ async function send(path, options, signal) {
   throw problem;
 }
 
+/** Tell the page which generation answered: somebody else may have let another one serve. */
+export function heard(generation) {
+  if (Number.isInteger(generation))
+    dispatchEvent(new CustomEvent("generation", { detail: generation }));
+}
+
 export async function get(path, signal) {
-  return (await send(path, {}, signal)).json();
+  const found = await (await send(path, {}, signal)).json();
+  heard(found.generation);
+  return found;
 }
 
 export async function post(path, body, signal) {

@@ -215,5 +215,17 @@ addEventListener("served", () => {
   app.overview = null; // another generation: ask again
   show();
 });
+let renewing = false;
+addEventListener("generation", async ({ detail }) => {
+  if (renewing || !app.overview || detail === app.overview.generation) return;
+  renewing = true;
+  try {
+    app.overview = await welcome(); // the view itself is the reader's: it stays
+  } catch {
+    // The next answer tells it again.
+  } finally {
+    renewing = false;
+  }
+});
 document.documentElement.classList.toggle("calm", calm());
 show();

@@ -1,6 +1,6 @@
 // Every published version of the catalogue: what it changed, how far it has drifted, which one serves.
 
-import { get, post } from "../api.js";
+import { get, heard, post } from "../api.js";
 import { itemLink } from "../codes.js";
 import { picture, titleOf } from "../cards.js";
 import { confirm } from "../dialog.js";
@@ -15,6 +15,7 @@ const date = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "sh
 export async function showVersions(view, { signal, overview }) {
   const versions = await get("v1/changes", signal);
   const active = versions.find((one) => one.active);
+  heard(active?.number);
   view.append(
     h(
       "header",
