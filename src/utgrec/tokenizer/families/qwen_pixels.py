@@ -26,6 +26,7 @@ class Patches:
     """What a processor of pictures does."""
 
     def __init__(self, processor: Any) -> None:
+        self.told = processor.to_json_string()  # what it was asked with
         self.patch, self.merge = int(processor.patch_size), int(processor.merge_size)
         self.low, self.high = (
             int(processor.size[edge]) for edge in ("shortest_edge", "longest_edge")

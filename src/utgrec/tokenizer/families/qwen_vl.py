@@ -25,12 +25,14 @@ class QwenVL(Family):
 
     def __init__(self, model: Any, text_tokenizer: Any, picture_processor: Any) -> None:
         super().__init__(model, text_tokenizer, picture_processor)
-        known = Patches.known(picture_processor)
-        self._patches = Patches(picture_processor) if known else None
+        self._patches: Patches | None = None
 
     def process(self, pictures: Sequence[Image.Image]) -> dict[str, Tensor]:
         """Patches, each once, and grids; touches no weights, so it can run in other processes."""
-        if self._patches is not None:
+        if Patches.known(self.picture_processor):
+            told = self.picture_processor.to_json_string()
+            if self._patches is None or self._patches.told != told:
+                self._patches = Patches(self.picture_processor)
             return self._patches(pictures)
         made = super().process(pictures)
         frames = made["pixel_values"].view(len(made["pixel_values"]), 3, self._film, -1)
