@@ -11,6 +11,7 @@ dimension · T text positions · V vocabulary.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from utgrec.tokenizer.alignment import alignment_loss
 from utgrec.tokenizer.backbone import Prompts, open_picture
 from utgrec.tokenizer.batches import TokenizerBatch
-from utgrec.tokenizer.families.family import Read
+from utgrec.tokenizer.families.family import Read, joined
 from utgrec.tokenizer.items import ItemInputs, build_prompts, like_lengths, prompt_lengths
 from utgrec.tokenizer.latents import Codec
 from utgrec.tokenizer.model import TokenizerModel
@@ -82,8 +83,7 @@ class PublishedStep:
         prompts = prompts.to(model.queries.device)
         shown = [pictures[row] for row in rows if row in pictures]
         if switches.frozen_every_step and shown:
-            found = model.backbone.picture_features(shown).features
-            prompts = prompts._replace(features=found)
+            prompts = prompts._replace(features=self._seen(shown))
         summary = prompts.summary
         queries = model.queries + model.features.queries(summary)
         hidden = self._read(prompts, queries)  # (N, S, H)
@@ -94,6 +94,17 @@ class PublishedStep:
         places = prompts.lengths[:, None] - length + torch.arange(length, device=hidden.device)
         read = hidden[torch.arange(len(rows), device=hidden.device)[:, None], places]
         return model.features.states(summary) + model.projection(read.float()).float()
+
+    def _process(self, pictures: list[Image.Image]) -> Any:
+        return self.model.backbone.picture_processor(images=pictures, return_tensors="pt")
+
+    def _seen(self, pictures: list[Image.Image]) -> Tensor:
+        """Features of pictures by the model's own processor and forward pass: (M, H)."""
+        made = self._process(pictures).to(self.model.queries.device)
+        model = self.model.backbone.model
+        with torch.no_grad():
+            seen = model.get_image_features(made["pixel_values"], made["image_grid_thw"])
+        return joined(seen.pooler_output, self.model.backbone.hidden_size)
 
     def _read(self, prompts: Prompts, queries: Tensor) -> Tensor:
         """Hidden states of all positions, as `Backbone` computes them: (N, S, H)."""
@@ -119,7 +130,7 @@ class PublishedStep:
         if encoded:
             self.states(positives, others)
         elif others:
-            self.model.backbone.family.process(list(others.values()))
+            self._process(list(others.values()))
         return self.model.quantizer.nearest(self.model.standardize(states))
 
     def __call__(self, batch: TokenizerBatch) -> dict[str, Tensor]:

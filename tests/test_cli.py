@@ -460,6 +460,21 @@ def test_a_published_tokenizer_gives_the_same_codes(finished, tmp_path):
     assert (out / "README.md").is_file()
 
 
+def test_what_lies_elsewhere_is_looked_for_where_it_is_said_to_be(finished, domains, tmp_path):
+    """An autoencoder by all commands that train; a base model by those that encode new items."""
+    run, nowhere = finished[0], tmp_path / "nowhere"
+    for command in (("run", "mini"), ("pretrain", "--recipe", "mini"),
+                    ("tokenizer", "train", "--recipe", "mini")):  # fmt: skip
+        where = ("--out", tmp_path / "made", "--vae", nowhere)
+        said = call(*command, domains[0], *where, code=1).stderr
+        assert "holds no autoencoder" in " ".join(said.split())
+    items = tmp_path / "new.jsonl"
+    items.write_text('{"item_id": "new", "title": "Jug"}\n')
+    where = ("--domain", SHOPS[0], "--backbone", nowhere)
+    said = call("catalog", "add", run, items, *where, code=2).stderr
+    assert "holds its own backbone" in " ".join(said.split())
+
+
 def test_stages_one_by_one_are_the_stages_of_a_run(finished, domains, tmp_path):
     out, _ = finished
     recipe = ("--recipe", "mini", "--seed", 3)

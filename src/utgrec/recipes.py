@@ -19,7 +19,7 @@ from utgrec.tokenizer.latents import LatentsConfig
 from utgrec.tokenizer.model import HeadsConfig, LossWeights
 from utgrec.tokenizer.pretrained import TokenizerConfig
 from utgrec.tokenizer.quantizer import QuantizerConfig
-from utgrec.tokenizer.settings import with_backbone
+from utgrec.tokenizer.settings import with_backbone, with_vae
 from utgrec.tokenizer.tiny import TinyBackboneConfig
 from utgrec.training.trainer import TrainerConfig
 
@@ -197,12 +197,18 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {
 
 
 def find_recipe(
-    name: str, seed: int = 0, *, leave_out: Sequence[str] = (), backbone: str | None = None
+    name: str,
+    seed: int = 0,
+    *,
+    leave_out: Sequence[str] = (),
+    backbone: str | None = None,
+    vae: str | None = None,
 ) -> Recipe:
     """The recipe of a name, without the parts of the tokenizer that are to be left out.
 
     Args:
         backbone: hub name or folder of another pretrained model than the recipe's.
+        vae: folder of the picture autoencoder whose latents training rebuilds.
 
     Raises:
         BadConfig: there is no such recipe, or no such part, or its backbone cannot be chosen.
@@ -210,6 +216,8 @@ def find_recipe(
     if name not in RECIPES:
         raise BadConfig(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
     recipe = reduced(RECIPES[name](seed), leave_out)
+    if vae is not None:
+        recipe = dataclasses.replace(recipe, tokenizer=with_vae(recipe.tokenizer, vae))
     return recipe if backbone is None else on_backbone(recipe, backbone)
 
 

@@ -7,9 +7,11 @@ import torch
 from fastapi.testclient import TestClient
 from served import LOCAL
 
+from utgrec.errors import MissingStage
 from utgrec.runs import RunFolder
 from utgrec.serving.app import create_app
 from utgrec.serving.coder import RunCoder
+from utgrec.serving.service import ServiceConfig
 from utgrec.serving.shared import share_module
 from utgrec.tokenizer.pretrained import ItemTokenizer
 
@@ -44,6 +46,22 @@ def test_the_tokenizer_is_read_once_and_says_so(trained, caplog):
     assert torch.equal(first, again)
     said = [one.getMessage() for one in caplog.records if "tokenizer" in one.getMessage()]
     assert len(said) == 2 and said[0].startswith("reading") and " s" in said[1]
+
+
+def test_the_base_model_is_looked_for_where_it_is_said_to_be(store, monkeypatch):
+    """By a server as by `catalog add`; on the GPU, where there is one."""
+    asked = []
+
+    def opened(folder, **given):
+        asked.append(given)
+        raise MissingStage("not here")
+
+    monkeypatch.setattr(ItemTokenizer, "from_pretrained", opened)
+    monkeypatch.setattr("utgrec.serving.coder.own_device", lambda: torch.device("meta"))
+    config = ServiceConfig(backbone="models/base")
+    with TestClient(create_app(store, config), base_url=LOCAL) as client:
+        assert client.post("/v1/tokenize", json={"text": "Blue cup."}).status_code == 404
+    assert asked == [{"backbone": "models/base", "device": torch.device("meta")}]
 
 
 def test_a_backbone_is_mapped_from_its_own_file_and_not_copied(trained, tmp_path):

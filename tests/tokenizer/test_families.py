@@ -72,6 +72,14 @@ def read(opened, picture_files):
     }
 
 
+def processed(backbone, path):
+    """A picture as the model's own forward pass takes it, from the processor that came with it."""
+    picture = open_picture(path)
+    if type(backbone.family).__name__.startswith("Qwen"):
+        return dict(backbone.picture_processor(images=[picture], return_tensors="pt"))
+    return backbone.family.process([picture])
+
+
 def queries(seed=0):
     return torch.randn(LENGTH, WIDTH, generator=torch.Generator().manual_seed(seed))
 
@@ -90,7 +98,7 @@ def test_states_are_those_of_the_whole_model(opened, read, picture_files, name):
         ids[0, -LENGTH:] = torch.tensor(free)
         inputs = {"input_ids": ids}
         if picture_files[row] is not None:
-            seen = backbone.family.process([open_picture(picture_files[row])])
+            seen = processed(backbone, picture_files[row])
             inputs |= {k: v for k, v in seen.items() if k not in ("rows", "cols")}
         if name in QWEN:
             inputs["mm_token_type_ids"] = (ids == backbone.model.config.image_token_id).int()
@@ -114,7 +122,7 @@ def test_positions_are_those_of_the_model(opened, read, picture_files, name, row
         "mm_token_type_ids": (ids == backbone.model.config.image_token_id).int(),
     }
     if picture_files[row] is not None:
-        seen = backbone.family.process([open_picture(picture_files[row])])
+        seen = processed(backbone, picture_files[row])
         inputs["image_grid_thw"] = seen["image_grid_thw"]
     positions, _ = backbone.model.get_rope_index(**inputs)
     assert torch.equal(prompts.positions[:, :, : prompts.lengths[0]], positions)

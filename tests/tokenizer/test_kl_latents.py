@@ -1,6 +1,7 @@
 """The pretrained autoencoder: conversion of its checkpoint, and latents."""
 
 import argparse
+import dataclasses
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from small_items import draw_picture
 
 from utgrec.errors import BadConfig, CorruptFile, MissingStage, SettingsMismatch
+from utgrec.recipes import find_recipe
 from utgrec.tokenizer.kl_convert import convert_vae, find_settings, rename
 from utgrec.tokenizer.kl_latents import KL_FILE, KLLatents, KLLatentsConfig
 
@@ -196,6 +198,12 @@ def test_pictures_are_those_of_the_checkpoint(weights, folder):
     expected = ((values + 1) * 127.5).round().numpy().astype(int)
     assert expected.std() > 5
     assert np.abs(shown - expected).max() <= 1
+
+
+def test_any_recipe_takes_the_autoencoder_that_is_named():
+    assert find_recipe("tiny", vae="a").tokenizer.latents == KLLatentsConfig(vae="a")
+    paper, other = (find_recipe("paper_pretrain", vae=vae).tokenizer for vae in (None, "b"))
+    assert other == dataclasses.replace(paper, latents=KLLatentsConfig(vae="b"))
 
 
 def test_nothing_of_the_checkpoint_is_lost_or_left_over(weights):

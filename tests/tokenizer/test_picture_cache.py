@@ -146,6 +146,30 @@ class TestSameNumbers:
             read_pictures(paths, many, pca, cache=tmp_path), read_pictures(paths, backbone, pca)
         )
 
+    def test_few_files_are_mapped_at_once(self, backbone, paths, pca, tmp_path, monkeypatch):
+        """A system maps 65,530 files at most; four million pictures are more shards than that."""
+        expected = read_pictures(paths, backbone, pca)
+        read = read_pictures(paths, backbone, pca, cache=tmp_path)
+        files = len(read.features.parts) - 1
+        assert files > 2
+        monkeypatch.setattr("utgrec.tokenizer.rows.MAPPED", 2)
+        mapped, kept = [], RowCache._map
+        monkeypatch.setattr(
+            RowCache, "_map", lambda self, name: mapped.append(name) or kept(self, name)
+        )
+        read = read_pictures(paths, backbone, pca, cache=tmp_path)
+        assert mapped == []  # before anything is read
+        assert_equal(read, expected)
+        assert len(read.features.parts._mapped) == 2
+        assert len(set(mapped)) >= files
+
+    def test_a_file_that_goes_while_it_is_used_is_named(self, backbone, paths, tmp_path):
+        read = read_pictures(paths, backbone, None, cache=tmp_path)
+        for path in tmp_path.rglob("*.rows"):
+            path.unlink()
+        with pytest.raises(StorageError, match="cannot be read any more"):
+            read.features.take(np.array([0]))
+
     def test_rows_stay_on_disk(self, backbone, paths, tmp_path):
         read = read_pictures(paths, backbone, None, cache=tmp_path)
         assert len(read.features.parts) > 2

@@ -6,11 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_accelerate_files import environment as launched_with
 
 from mini_program import exact_recipe
 from mini_run import mini_domains
@@ -133,6 +135,74 @@ def test_shards_train_what_one_whole_module_trains(tmp_path):
         assert found.keys() == whole.keys()
         for name, value in whole.items():
             torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_shards_train_a_tokenizer_on_a_pretrained_backbone(shop, tmp_path, monkeypatch):
+    """FSDP 2 over gloo: frozen layers and adapters in shards, codebooks whole."""
+    monkeypatch.syspath_prepend(str(TESTS / "tokenizer"))
+    from random_models import write_model
+
+    model = write_model(tmp_path / "model", "qwen2_vl")
+    for folder, count in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        arguments = (str(tmp_path / folder), str(shop), str(model))
+        ended = start(*arguments, count=count, program="training/shard_program.py")
+        assert [code for code, _, _ in ended] == [0] * count, ended[0][2]
+    assert_alike(tmp_path / "one", tmp_path / "two", "tokenizer")
+    assert (tmp_path / "two" / "tokenizer" / "adapter" / "adapter_config.json").is_file()
+
+
+def zero(*arguments: str, count: int, **environment: str) -> list[tuple[int, str, str]]:
+    """Run with DeepSpeed as the shipped configuration starts it, but for the GPUs."""
+    told = launched_with("deepspeed-zero2") if count > 1 else {}
+    given = {name: value for name, value in told.items() if name.startswith("ACCELERATE_")}
+    given |= {"ACCELERATE_USE_CPU": str(count == 1).lower(), "DS_ACCELERATOR": "cpu"}
+    program = "training/zero_program.py"
+    return start(*arguments, count=count, program=program, **given, **environment)
+
+
+NO_DEEPSPEED = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="deepspeed is not installed (docs/scale.md says how)"
+)
+
+
+@pytest.mark.slow
+@NO_DEEPSPEED
+def test_zero_trains_what_one_process_trains(tmp_path):
+    """DeepSpeed ZeRO-2 over gloo: losses and weights of one process, also when two go on from where
+    one was, or one from where two were."""
+    runs = {
+        "one": ((1, ""),), "two": ((2, ""),), "fewer": ((2, "4"), (1, "")),
+        "more": ((1, "4"), (2, "")), "again": ((2, "4"), (2, "")),
+    }  # fmt: skip
+    for folder, attempts in runs.items():
+        (tmp_path / folder).mkdir()
+        for count, stop in attempts:
+            ended = zero(str(tmp_path / folder), count=count, STOP_AT=stop)
+            assert [code for code, _, _ in ended] == [1 if stop else 0] * count, ended[0][2]
+    whole = load_file(tmp_path / "one" / "trained.safetensors")
+    expected = json.loads((tmp_path / "one" / "losses.json").read_text())
+    for folder in runs:
+        found = load_file(tmp_path / folder / "trained.safetensors")
+        assert json.loads((tmp_path / folder / "losses.json").read_text()) == pytest.approx(
+            expected, rel=1e-4
+        )
+        assert found.keys() == whole.keys()
+        for name, value in whole.items():
+            torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@NO_DEEPSPEED
+def test_zero_trains_the_tokenizer_of_one_process(shop, tmp_path):
+    """Codes are placed and revived meanwhile, which ZeRO's own copy of the weights must hear of."""
+    train_tokenizer([Domain.open(shop)], exact_recipe().tokenizer, tmp_path / "alone")
+    ended = zero(
+        "tokenizer", "train", str(shop), "--recipe", "mini", "--out", str(tmp_path / "two"), count=2
+    )
+    assert [code for code, _, _ in ended] == [0, 0], ended[0][2]
+    assert_alike(tmp_path / "alone", tmp_path / "two", ".")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from utgrec.commands.frame import Answer, Terminal, add_command
-from utgrec.commands.options import RunPath
+from utgrec.commands.options import BackbonePlace, RunPath
 
 if TYPE_CHECKING:
     from utgrec.serving.changes import Published
@@ -31,6 +31,7 @@ def add(
     path: RunPath,
     items: ItemsFile,
     domain: DomainName = None,
+    backbone: BackbonePlace = None,
     no_activate: NoActivate = False,
 ) -> Answer:
     """Add new items to a run's catalogue, or bring removed ones back.
@@ -38,7 +39,7 @@ def add(
     Published codes never move: new items get free ones beside them. A server on the same run
     recommends them within seconds.
     """
-    return _change(path, items, domain, no_activate, "add")
+    return _change(path, items, domain, backbone, no_activate, "add")
 
 
 def replace(
@@ -46,6 +47,7 @@ def replace(
     path: RunPath,
     items: ItemsFile,
     domain: DomainName = None,
+    backbone: BackbonePlace = None,
     no_activate: NoActivate = False,
 ) -> Answer:
     """Change what items are: price, stock, words, picture. Their codes stay.
@@ -53,7 +55,7 @@ def replace(
     A field that is left out keeps its value, except that words belong together: with one of them
     the item's whole sentence is made anew of those given.
     """
-    return _change(path, items, domain, no_activate, "replace")
+    return _change(path, items, domain, backbone, no_activate, "replace")
 
 
 def remove(
@@ -138,15 +140,23 @@ def prune(
     return Answer(document, (f"{said}, {len(done.kept):,} generations kept",))
 
 
-def _change(path: Path, items: Path, domain: str | None, no_activate: bool, how: str) -> Answer:
+def _change(
+    path: Path,
+    items: Path,
+    domain: str | None,
+    backbone: str | None,
+    no_activate: bool,
+    how: str,
+) -> Answer:
     from utgrec.serving.changes import CatalogEditor
+    from utgrec.serving.coder import RunCoder
     from utgrec.serving.generations import GenerationStore
     from utgrec.serving.item_files import keep_item_pictures, read_item_file
 
     store = GenerationStore(path, domain)
     file = read_item_file(items, store.domain_folder)
     pictures = keep_item_pictures(store, items, file)
-    editor = CatalogEditor(store)
+    editor = CatalogEditor(store, RunCoder(store.run.tokenizer, backbone=backbone))
     change = editor.add if how == "add" else editor.replace
     return _published(store, change(file.items, pictures, activate=not no_activate))
 

@@ -31,6 +31,16 @@ BackbonePlace = Annotated[
         show_default="where it was in training",
     ),
 ]
+VaePlace = Annotated[
+    str | None,
+    typer.Option(
+        "--vae",
+        help="Folder of the picture autoencoder (`utgrec tokenizer convert-vae` makes it), whose "
+        "latents training rebuilds.",
+        metavar="DIR",
+        show_default="the recipe's",
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Only say what it would take: parameters, memory, hours."),

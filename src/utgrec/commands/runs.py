@@ -10,7 +10,16 @@ from rich.console import RenderableType
 
 from utgrec import processes
 from utgrec.commands.frame import Answer, Terminal, add_command
-from utgrec.commands.options import BackboneName, Devices, Domains, DryRun, RunPath, Seed, Tflops
+from utgrec.commands.options import (
+    BackboneName,
+    Devices,
+    Domains,
+    DryRun,
+    RunPath,
+    Seed,
+    Tflops,
+    VaePlace,
+)
 from utgrec.commands.plans import plan_answer
 from utgrec.commands.prepare import domain_row, simulate_shops
 from utgrec.commands.views import (
@@ -66,6 +75,7 @@ def run(
     domains: Domains,
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.", metavar="RUN")],
     backbone: BackboneName = None,
+    vae: VaePlace = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     devices: Devices = 1,
@@ -78,7 +88,7 @@ def run(
     """
     from utgrec.recipes import find_recipe
 
-    settings = find_recipe(recipe, seed, backbone=backbone)
+    settings = find_recipe(recipe, seed, backbone=backbone, vae=vae)
     if dry_run:
         title = f"recipe {recipe}"
         return plan_answer(terminal, settings.tokenizer, domains, title, devices, tflops)

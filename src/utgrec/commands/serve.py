@@ -9,7 +9,7 @@ import typer
 
 from utgrec.commands.catalog import DomainName
 from utgrec.commands.frame import Answer, Terminal, add_command
-from utgrec.commands.options import RunPath
+from utgrec.commands.options import BackbonePlace, RunPath
 from utgrec.errors import BadConfig, MissingDependency
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -59,6 +59,7 @@ def serve(
             show_envvar=True,
         ),
     ] = "run",
+    backbone: BackbonePlace = None,
     workers: Annotated[
         int, typer.Option(min=1, max=256, help="Processes behind the port, sharing memory.")
     ] = 1,
@@ -111,6 +112,7 @@ def serve(
         max_body_bytes=max_body_mib * 2**20,
         max_pixels=max_image_pixels,
         keep_generations=keep_generations,
+        backbone=backbone,
     )
     settings = ServerSettings(
         run=str(path),

@@ -18,6 +18,7 @@ from utgrec.commands.options import (
     RecipeName,
     Seed,
     Tflops,
+    VaePlace,
 )
 from utgrec.commands.plans import plan_answer
 from utgrec.commands.views import codes_table, codes_warning, facts_table
@@ -29,6 +30,7 @@ def train_tokenizer(
     out: Out,
     recipe: RecipeName = "tiny",
     backbone: BackboneName = None,
+    vae: VaePlace = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     devices: Devices = 1,
@@ -42,7 +44,7 @@ def train_tokenizer(
     from utgrec.recipes import find_recipe
     from utgrec.tokenizer.train import train_tokenizer as train
 
-    settings = find_recipe(recipe, seed, backbone=backbone)
+    settings = find_recipe(recipe, seed, backbone=backbone, vae=vae)
     if dry_run:
         title = f"recipe {recipe}"
         return plan_answer(terminal, settings.tokenizer, domains, title, devices, tflops)

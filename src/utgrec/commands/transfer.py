@@ -17,6 +17,7 @@ from utgrec.commands.options import (
     RecipeName,
     Seed,
     Tflops,
+    VaePlace,
 )
 from utgrec.commands.plans import plan_answer
 from utgrec.commands.prepare import domain_row
@@ -42,6 +43,7 @@ def pretrain(
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.", metavar="RUN")],
     recipe: RecipeName = "tiny",
     backbone: BackboneName = None,
+    vae: VaePlace = None,
     leave_out: LeaveOut = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
@@ -55,7 +57,7 @@ def pretrain(
     """
     from utgrec.recipes import find_recipe
 
-    settings = find_recipe(recipe, seed, leave_out=leave_out or (), backbone=backbone)
+    settings = find_recipe(recipe, seed, leave_out=leave_out or (), backbone=backbone, vae=vae)
     if dry_run:
         title = f"recipe {recipe}"
         return plan_answer(terminal, settings.tokenizer, domains, title, devices, tflops)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from utgrec import storage
 from utgrec.config import from_dict
+from utgrec.precision import own_device
 from utgrec.serving.shared import share_module
 from utgrec.tokenizer.pretrained import HEADS_FILE, STAGE, ItemTokenizer
 from utgrec.tokenizer.quantizer import QuantizerConfig, TreeQuantizer
@@ -38,9 +39,16 @@ class Coder(Protocol):
 class RunCoder:
     """A run's tokenizer; each part is read when it is first needed, and says so in the log."""
 
-    def __init__(self, folder: Path, weights: Path | None = None) -> None:
-        """`weights` is a folder that several processes use, to hold the weights in memory once."""
-        self._folder, self._weights = folder, weights
+    def __init__(
+        self, folder: Path, weights: Path | None = None, backbone: str | None = None
+    ) -> None:
+        """Remember where things are.
+
+        Args:
+            weights: a folder that several processes use, to hold the weights in memory once.
+            backbone: where the tokenizer's base model is, if not where it was in training.
+        """
+        self._folder, self._weights, self._backbone = folder, weights, backbone
         self._tokenizer: ItemTokenizer | None = None
         self._quantizer: TreeQuantizer | None = None
         self._lock = threading.Lock()
@@ -63,8 +71,11 @@ class RunCoder:
             if self._tokenizer is None:
                 log.info("reading the tokenizer, to encode what is new")
                 started = time.monotonic()
-                self._tokenizer = ItemTokenizer.from_pretrained(self._folder)
-                if self._weights is not None:
+                device = own_device()
+                self._tokenizer = ItemTokenizer.from_pretrained(
+                    self._folder, backbone=self._backbone, device=device
+                )
+                if self._weights is not None and device.type == "cpu":
                     share_module(self._tokenizer.model, self._weights)
                 log.info("the tokenizer is there after %.1f s", time.monotonic() - started)
             return self._tokenizer

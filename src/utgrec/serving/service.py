@@ -47,6 +47,8 @@ class ServiceConfig:
     """Time between two looks whether somebody else changed the catalogue (s)."""
     keep_generations: int = 50
     """Newest generations that stay; once there are twice as many, the older ones are removed."""
+    backbone: str | None = None
+    """Hub name or folder of the tokenizer's base model; None for where it was in training."""
 
     def __post_init__(self) -> None:
         require(self.max_body_bytes >= 1, f"max_body_bytes is above 0, got {self.max_body_bytes}")
@@ -88,7 +90,7 @@ class Service:
         weights = None if together is None else together / "weights"
         self.engine = Engine(store, weights)
         self._peers = None if together is None else Peers(together / "peers")
-        coder = coder or RunCoder(store.run.tokenizer, weights)
+        coder = coder or RunCoder(store.run.tokenizer, weights, config.backbone)
         self.editor = CatalogEditor(store, coder, max_pixels=config.max_pixels)
         self.batcher = Batcher[Request, Answer | Exception](
             self.engine.recommend, config.batching, on_batch

@@ -27,7 +27,14 @@ from utgrec.tokenizer import adapter
 from utgrec.tokenizer.backbone_config import MachineSettings, PretrainedBackboneConfig
 from utgrec.tokenizer.backbone_loading import load_model, load_processors, speed_up
 from utgrec.tokenizer.backbone_source import check_folder, fingerprint_folder
-from utgrec.tokenizer.families.family import WITH_IMAGE, WITHOUT_IMAGE, Family, Prompt, Read
+from utgrec.tokenizer.families.family import (
+    WITH_IMAGE,
+    WITHOUT_IMAGE,
+    Family,
+    Prompt,
+    Read,
+    at_places,
+)
 
 __all__ = ["WITHOUT_IMAGE", "WITH_IMAGE", "Backbone", "PictureFeatures", "Prompts", "open_picture"]
 
@@ -115,6 +122,7 @@ class Backbone(nn.Module):
             if family.reads_words:
                 self._adapt(settings, adapter_folder, name or str(folder))
         speed_up(self.family.language_model, machine)
+        self._compiled = machine.compile
 
     def _adapt(self, settings: PretrainedBackboneConfig, folder: Path | None, name: str) -> None:
         require(
@@ -221,9 +229,9 @@ class Backbone(nn.Module):
             columns = torch.arange(embedded.shape[1], device=device)
             mask = (columns < prompts.lengths[:, None]).long()  # (B, S)
         read = Read(prompts.positions, prompts.picture, mask)
-        hidden = self.family.run(embedded, prompts.features, read)  # (B, S, H)
-        states: Tensor = hidden[rows, places]
-        return states  # (B, L, H)
+        if self.training or torch.is_grad_enabled() or self._compiled:
+            return at_places(self.family.run(embedded, prompts.features, read), places)
+        return self.family.run_at(embedded, prompts.features, read, places)  # (B, L, H)
 
     # ------------------------------------------------------------------------------------- keeping
 
@@ -293,7 +301,9 @@ def open_picture(path: Path, max_pixels: int = 40_000_000) -> Image.Image:
                     f"{path} has {image.width}×{image.height} pixels; at most {max_pixels} are "
                     "read: make it smaller, or raise the limit"
                 )
-            return ImageOps.exif_transpose(image).convert("RGB")
+            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except BadImage:
         raise
     except Exception as error:  # decoders raise nearly every kind of error on broken bytes

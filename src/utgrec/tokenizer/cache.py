@@ -9,6 +9,7 @@ Shapes: n pictures of a shard · M rows · F width of a row.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -16,7 +17,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from torch import Tensor
 from utgrec import storage
 from utgrec.config import fingerprint, require
 from utgrec.errors import CorruptFile, SettingsMismatch, StorageError
+from utgrec.tokenizer.rows import Parts
 
 log = logging.getLogger(__name__)
 GIB = 2**30
@@ -40,7 +42,7 @@ STALE_S = 86_400
 class Found(NamedTuple):
     """Where the rows of some pictures are."""
 
-    parts: list[Tensor]  # (rows, F) each, mapped files; at least one
+    parts: Parts  # (rows, F) each, files that are mapped when they are read; at least one
     part: npt.NDArray[np.int64]  # (n,), into parts; -1 for what is not there
     start: npt.NDArray[np.int64]  # (n,), first row
     counts: npt.NDArray[np.int64]  # (n,), rows
@@ -95,9 +97,9 @@ class RowCache:
     def find(self, keys: Sequence[bytes]) -> Found:
         """Where the rows of pictures with these hashes (32 bytes each) are.
 
-        An index is read once by this object, and only files that hold some of these are mapped.
+        An index is read once by this object, and only files that hold some of these are looked at.
         """
-        parts = [torch.zeros(0, self.width, dtype=self.dtype)]
+        parts: list[Tensor | Callable[[], Tensor]] = [torch.zeros(0, self.width, dtype=self.dtype)]
         for index in sorted((self.folder / "shards").glob(f"*{INDEX}")):
             if index.name not in self._read:
                 self._learn(index)
@@ -109,12 +111,12 @@ class RowCache:
                 continue
             name, *place = self._known[key]
             if name not in mapped:
-                rows = self._map(name)
-                mapped[name] = -1 if rows is None else len(parts)
-                parts += [] if rows is None else [rows]
+                here = self._is_here(name)
+                mapped[name] = len(parts) if here else -1
+                parts += [functools.partial(self._map, name)] if here else []
             if mapped[name] >= 0:
                 table[row] = mapped[name], *place
-        return Found(parts, table[:, 0], table[:, 1], table[:, 2], table[:, 3:])
+        return Found(Parts(parts), table[:, 0], table[:, 1], table[:, 2], table[:, 3:])
 
     def has_shard(self, keys: Sequence[bytes]) -> bool:
         """Whether the shard of exactly these pictures is finished."""
@@ -175,8 +177,17 @@ class RowCache:
         for key, start, count, grid in zip(keys, starts, counts, told["grids"], strict=True):
             self._known[key] = (path.name, int(start), int(count), int(grid[0]), int(grid[1]))
 
-    def _map(self, name: str) -> Tensor | None:
-        """The rows of a shard, mapped; None if it has gone since its index was read."""
+    def _is_here(self, name: str) -> bool:
+        """Whether a shard can be read, or has gone since its index was read."""
+        try:
+            with open(self.folder / "shards" / name, "rb"):
+                return True
+        except OSError as error:
+            log.warning("%s cannot be read (%s)", name, error)
+            return False
+
+    def _map(self, name: str) -> Tensor:
+        """The rows of a shard, mapped."""
         path = self.folder / "shards" / name
         try:
             if path.stat().st_size == 0:
@@ -184,8 +195,10 @@ class RowCache:
             # Copy on write: torch warns of memory that nobody may write; nobody does.
             mapped = torch.from_numpy(np.memmap(path, np.uint8, mode="c"))
         except OSError as error:
-            log.warning("%s cannot be read (%s)", path, error)
-            return None
+            raise StorageError(
+                f"{path} cannot be read any more ({error}); the cache must stay while it is used. "
+                "Run it again, and what is missing is made again"
+            ) from error
         return mapped.view(self.dtype).view(-1, self.width)
 
 

@@ -153,7 +153,7 @@ def _looked_up(paths: list[Path], reader: Reader, progress: Progress, kept: RowC
     part, start, counts = np.maximum(found.part, 0), found.start, found.counts
     part[new], start[new], counts[new] = len(found.parts), made.features.start, made.features.counts
     found.grids[new] = made.grids
-    features = ItemRows([*found.parts, *made.features.parts], part, start, counts)
+    features = ItemRows(found.parts.plus(made.features.parts), part, start, counts)
     nothing = np.zeros(int(good.sum()), dtype=np.int64)
     return _Found(features, ItemRows.in_order(torch.zeros(0, 1), nothing), found.grids, good)
 

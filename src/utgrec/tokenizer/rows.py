@@ -6,7 +6,8 @@ and only the rows of a batch are ever copied.
 Shapes: N items · M rows · F width of a row.
 """
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +17,56 @@ from torch import Tensor
 Ints = npt.NDArray[np.int64]
 
 
+# Linux maps at most 65,530 files at once, and torch and Python need some of them.
+MAPPED = 4096
+
+
+class Parts:
+    """Tensors of rows; files are mapped when they are read, and those read last stay mapped."""
+
+    def __init__(self, found: Sequence[Tensor | Callable[[], Tensor]]) -> None:
+        """Tensors, or what maps one: (rows, F) each; the first is a tensor."""
+        self._found = list(found)
+        self._mapped: OrderedDict[int, Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, number: int) -> Tensor:
+        """One of them: (rows, F)."""
+        found = self._found[number]
+        if isinstance(found, Tensor):
+            return found
+        # Taken out and put back last, as what was read last.
+        rows = self._mapped.pop(number, None)
+        if rows is None:
+            rows = found()
+        self._mapped[number] = rows
+        if len(self._mapped) > MAPPED:
+            self._mapped.popitem(last=False)
+        return rows
+
+    def plus(self, others: "Parts") -> "Parts":
+        """These and then others."""
+        return Parts([*self._found, *others._found])
+
+
 class ItemRows:
     """Some rows for each of N items, many or none."""
 
-    def __init__(self, parts: Sequence[Tensor], part: Ints, start: Ints, counts: Ints) -> None:
+    def __init__(self, parts: Parts, part: Ints, start: Ints, counts: Ints) -> None:
         """Item i has `counts[i]` rows of `parts[part[i]]`, from row `start[i]` on.
 
-        `parts` are (rows, F), at least one, and may be mapped files.
+        `parts` are (rows, F), at least one.
         """
-        self.parts = list(parts)
+        self.parts = parts
         self.part, self.start, self.counts = part, start, counts
 
     @classmethod
     def in_order(cls, rows: Tensor, counts: Ints) -> "ItemRows":
         """Rows in memory, one item after the other. Shapes: (M, F), (N,)."""
         start = np.concatenate([[0], np.cumsum(counts)])[:-1].astype(np.int64)
-        return cls([rows], np.zeros(len(counts), dtype=np.int64), start, counts)
+        return cls(Parts([rows]), np.zeros(len(counts), dtype=np.int64), start, counts)
 
     def __len__(self) -> int:
         return len(self.counts)

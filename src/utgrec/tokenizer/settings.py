@@ -96,6 +96,14 @@ def with_backbone(config: TokenizerConfig, name: str) -> TokenizerConfig:
     return dataclasses.replace(config, backbone=dataclasses.replace(backbone, name=name))
 
 
+def with_vae(config: TokenizerConfig, folder: str) -> TokenizerConfig:
+    """The same configuration with the latents of a picture autoencoder, which is in a folder."""
+    latents = config.latents
+    if isinstance(latents, KLLatentsConfig):
+        return dataclasses.replace(config, latents=dataclasses.replace(latents, vae=folder))
+    return dataclasses.replace(config, latents=KLLatentsConfig(vae=folder))
+
+
 def different_network(one: TokenizerConfig, other: TokenizerConfig) -> list[str]:
     """What two configurations would not share: shapes of weights and meaning of codes.
 

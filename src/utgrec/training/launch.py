@@ -134,7 +134,7 @@ class Launch:
     def clip(self) -> float:
         """Scale the gradients down to the norm; the norm that they had."""
         if self.kind == "DEEPSPEED":
-            return 0.0  # it clips in its step and tells the norm afterwards
+            return float(self.model.optimizer.scaled_global_norm())  # it clips in its step
         if self.accelerator is None:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         else:
@@ -221,13 +221,13 @@ class Launch:
     def _deepspeed_moments(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
+        if not self._link_moments():
+            return {}
         found = {}
         for name, value in self.module.named_parameters():
             if value.requires_grad:
                 for key in MOMENTS:
-                    state = safe_get_full_optimizer_state(value, key)
-                    if state is not None:
-                        found[f"{name}.{key}"] = state.detach().cpu()
+                    found[f"{name}.{key}"] = safe_get_full_optimizer_state(value, key).cpu()
                 found[f"{name}.step"] = torch.tensor(float(self.model.global_steps))
         return found
 
@@ -235,14 +235,36 @@ class Launch:
         from deepspeed.utils import safe_set_full_optimizer_state
 
         self.model.optimizer.refresh_fp32_params()
+        steps = max((float(moments[name]) for name in moments if name.endswith(".step")), default=0)
+        if not steps:
+            return
+        self.model.global_steps = int(steps)
+        inner = self.model.optimizer.optimizer
+        for shard in self.model.optimizer.single_partition_of_fp32_groups:
+            empty = {key: torch.zeros_like(shard) for key in MOMENTS}
+            # On the device, as the fused step has it.
+            step = torch.tensor(steps, dtype=torch.float32, device=shard.device)
+            inner.state[shard] = {**empty, "step": step}
+        self._link_moments()
         for name, value in self.module.named_parameters():
             for key in MOMENTS:
                 if f"{name}.{key}" in moments:
                     safe_set_full_optimizer_state(value, moments[f"{name}.{key}"], key)
-        steps = [int(value) for name, value in moments.items() if name.endswith(".step")]
-        self.model.global_steps = max(steps, default=0)
-        for state in self.model.optimizer.optimizer.state.values():
-            state["step"] = self.model.global_steps
+
+    def _link_moments(self) -> bool:
+        """Let DeepSpeed find the moments of every parameter; whether there are any.
+
+        It does so by itself after the first group's first step, when others have none yet.
+        """
+        from deepspeed.utils import lazy_init_hp_params_optimizer_state
+
+        zero = self.model.optimizer
+        shards, state = zero.single_partition_of_fp32_groups, zero.optimizer.state
+        if not all(state.get(shard) for shard in shards):
+            return False
+        for parameters, shard in zip(zero.bit16_groups, shards, strict=True):
+            lazy_init_hp_params_optimizer_state(parameters, shard, state)
+        return True
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:

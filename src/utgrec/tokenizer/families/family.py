@@ -130,6 +130,13 @@ class Family:
         ).last_hidden_state
         return hidden
 
+    def run_at(self, embedded: Tensor, features: Tensor, prompts: "Read", places: Tensor) -> Tensor:
+        """The same for some places alone, where no gradient is wanted; families may do less for it.
+
+        Shapes: (B, S, H), (M, F), places (B, L) → (B, L, H).
+        """
+        return at_places(self.run(embedded, features, prompts), places)
+
     # ----------------------------------------------------------------------------------- pictures
 
     def process(self, pictures: Sequence[Image.Image]) -> dict[str, Tensor]:
@@ -162,6 +169,11 @@ class Read(NamedTuple):
     positions: Tensor  # (3, B, S)
     picture: Tensor  # (B, S), bool, where picture features stand
     mask: Tensor | None  # (B, S), int64, 0 on padding; None where nothing can see padding
+
+
+def at_places(hidden: Tensor, places: Tensor) -> Tensor:
+    """Some places of each item. Shapes: (B, S, H), (B, L) → (B, L, H)."""
+    return hidden[torch.arange(len(places), device=hidden.device)[:, None], places]
 
 
 def token_id(text_tokenizer: Any, token: str) -> int:

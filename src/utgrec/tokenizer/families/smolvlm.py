@@ -12,7 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 from torch import Tensor, nn
 
-from utgrec.tokenizer.families.family import Family, joined, token_id
+from utgrec.tokenizer.families.family import Family, Read, joined, token_id
+from utgrec.tokenizer.families.places import read_places, reads_places
 
 
 class SmolVLM(Family):
@@ -36,6 +37,13 @@ class SmolVLM(Family):
     def frozen(self) -> tuple[nn.Module, ...]:
         """Parts that are never trained: what makes picture features."""
         return self.model.vision_model, self.model.connector
+
+    def run_at(self, embedded: Tensor, features: Tensor, prompts: Read, places: Tensor) -> Tensor:
+        """Hidden states of some places: (B, S, H), (M, F), (B, L) → (B, L, H)."""
+        model = self.model.text_model
+        if not reads_places(model):
+            return super().run_at(embedded, features, prompts, places)
+        return read_places(model, embedded, prompts.positions[0], places)
 
     def picture_marks(self) -> tuple[list[int], int, list[int]]:
         """Token ids before a picture, of one picture token, and after a picture."""
