@@ -171,7 +171,9 @@ class TestCheckpoints:
 
     def test_it_comes_back(self, tmp_path):
         tied = torch.randn(3, 2).T  # not contiguous, and used twice
-        state = self.state(3, weights={"a": tied, "b": tied}, best={"a": torch.ones(())}, average={"a": tied})
+        state = self.state(
+            3, weights={"a": tied, "b": tied}, best={"a": torch.ones(())}, average={"a": tied}
+        )
         checkpoints.save(tmp_path, state, "s")
         found = checkpoints.load_latest(tmp_path, "s")
         assert found is not None

@@ -33,7 +33,9 @@ class RunningAverage:
             return
         share = max(1 / self.steps, (EARLY + 1) / (EARLY + step))
         averages = [self.values[name] for name in self._parameters]
-        torch._foreach_lerp_(averages, [value.detach() for value in self._parameters.values()], share)
+        torch._foreach_lerp_(
+            averages, [value.detach() for value in self._parameters.values()], share
+        )
 
     def load(self, values: dict[str, Tensor]) -> None:
         """Go on from the `values` of another one."""
