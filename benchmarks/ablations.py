@@ -123,7 +123,7 @@ def main() -> None:
     recipe = read_plan(folder).recipe
     result = Path(__file__).parent / "results" / f"ablations_{domain.name}.json"
     found: dict[str, Any] = storage.read_json(result) if result.is_file() else {}
-    found |= {"machine": machine(), "seeds": arguments.seeds, "metric": "ndcg@10"}
+    found |= {"machine": machine(), "metric": "ndcg@10"}
     for name in arguments.variants:
         runs = []
         for seed in range(arguments.seeds):
@@ -132,13 +132,14 @@ def main() -> None:
             out = arguments.work / domain.name / f"{name.replace(' ', '-')}-{seed}"
             config = dataclasses.replace(config, trainer=trainer)
             runs.append(measure(recipe, config, domain, folder.codes(domain.name), out))
-        found[name] = {
+        figures = {
             key: {
                 "mean": round(float(np.mean([run[key] for run in runs])), 5),
                 "spread": round(float(np.std([run[key] for run in runs])), 5),
             }
             for key in runs[0]
         }
+        found[name] = {"seeds": arguments.seeds, **figures}
         print(name, found[name], flush=True)
         storage.write_json(result, found)
 
