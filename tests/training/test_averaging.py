@@ -90,6 +90,9 @@ def test_a_validation_that_fails_leaves_the_weights_of_training(tmp_path):
     )
 
 
-def test_less_than_no_steps_is_an_error():
-    with pytest.raises(BadConfig, match="averaged_steps"):
-        TrainerConfig(steps=1, learning_rate=0.1, averaged_steps=-1)
+@pytest.mark.parametrize(
+    ("averaged", "every", "said"), [(-1, 1, "got -1"), (5, 0, "validate_every is 0")]
+)
+def test_what_cannot_be_averaged_is_an_error(averaged, every, said):
+    with pytest.raises(BadConfig, match=said):
+        TrainerConfig(steps=1, learning_rate=0.1, averaged_steps=averaged, validate_every=every)

@@ -6,8 +6,8 @@ and only the rows of a batch are ever copied.
 Shapes: N items · M rows · F width of a row.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ class Parts:
     def __init__(self, found: Sequence[Tensor | Callable[[], Tensor]]) -> None:
         """Tensors, or what maps one: (rows, F) each; the first is a tensor."""
         self._found = list(found)
-        self._mapped: OrderedDict[int, Tensor] = OrderedDict()
+        self._mapped = lru_cache(MAPPED)(_call)
 
     def __len__(self) -> int:
         return len(self._found)
@@ -35,20 +35,15 @@ class Parts:
     def __getitem__(self, number: int) -> Tensor:
         """One of them: (rows, F)."""
         found = self._found[number]
-        if isinstance(found, Tensor):
-            return found
-        # Taken out and put back last, as what was read last.
-        rows = self._mapped.pop(number, None)
-        if rows is None:
-            rows = found()
-        self._mapped[number] = rows
-        if len(self._mapped) > MAPPED:
-            self._mapped.popitem(last=False)
-        return rows
+        return found if isinstance(found, Tensor) else self._mapped(found)
 
     def plus(self, others: "Parts") -> "Parts":
         """These and then others."""
         return Parts([*self._found, *others._found])
+
+
+def _call(make: Callable[[], Tensor]) -> Tensor:
+    return make()
 
 
 class ItemRows:

@@ -7,9 +7,11 @@ training goes on from the weights themselves.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 EARLY = 9  # before its window is full, the average reaches back over about a tenth of the steps
 
@@ -32,10 +34,9 @@ class RunningAverage:
             self.values = {name: value.detach().clone() for name, value in self._parameters.items()}
             return
         share = max(1 / self.steps, (EARLY + 1) / (EARLY + step))
-        averages = [self.values[name] for name in self._parameters]
-        torch._foreach_lerp_(
-            averages, [value.detach() for value in self._parameters.values()], share
-        )
+        averages: Any = [self.values[name] for name in self._parameters]
+        weights: Any = [value.detach() for value in self._parameters.values()]
+        get_ema_multi_avg_fn(1 - share)(averages, weights, step)  # type: ignore[no-untyped-call]
 
     def load(self, values: dict[str, Tensor]) -> None:
         """Go on from the `values` of another one."""

@@ -85,6 +85,11 @@ class TrainerConfig:
             self.averaged_steps >= 0,
             f"averaged_steps must be at least 0, got {self.averaged_steps}",
         )
+        require(
+            self.averaged_steps == 0 or self.validate_every > 0,
+            f"averaged_steps is {self.averaged_steps}, but averages are kept by validations and "
+            "validate_every is 0; set it too",
+        )
 
 
 class Trained(NamedTuple):
