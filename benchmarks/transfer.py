@@ -26,13 +26,19 @@ from utgrec.comparison.plan import ComparisonPlan, DomainPlan, SystemPlan
 from utgrec.data.prepare import TableOptions, prepare_table
 from utgrec.recipes import Recipe, find_recipe
 from utgrec.runs import run_recipe, train_run
+from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def chosen_recipe(name: str, seed: int, codes_alone: bool) -> Recipe:
-    """The recipe of a name, or what is left of it where codes speak alone."""
+def chosen_recipe(
+    name: str, seed: int = 0, *, codes_alone: bool = False, backbone: str | None = None
+) -> Recipe:
+    """The recipe of a name, on a language model, or what is left of it where codes speak alone."""
     recipe, change = find_recipe(name, seed), dataclasses.replace
+    if backbone is not None:
+        reads = PretrainedBackboneConfig(name=backbone, pictures=False)
+        recipe = change(recipe, tokenizer=change(recipe.tokenizer, backbone=reads))
     if not codes_alone:
         return recipe
     recommender = recipe.recommender
@@ -66,7 +72,9 @@ def make_runs(
     """Train everything that is compared on one domain."""
     made: dict[str, list[str]] = {}
     for seed in range(options.seeds):
-        plain = chosen_recipe(options.recipe, seed, options.codes_alone)
+        plain = chosen_recipe(
+            options.recipe, seed, codes_alone=options.codes_alone, backbone=options.backbone
+        )
         scratch = work / f"scratch-{seed}"
         run_recipe(plain, [domain], scratch)
         made.setdefault("from scratch", []).append(str(scratch))
@@ -88,6 +96,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--regimes", nargs="+", default=["full", "zero-shot"])
     parser.add_argument("--codes-alone", action="store_true")
+    parser.add_argument("--backbone", help="hub name or folder of a language model: words alone")
     parser.add_argument("--users", type=float, default=1.0, help="share of the shop's users")
     parser.add_argument("--shared", type=Path, default=SHARED, help="tables of the shops")
     arguments = parser.parse_args()
@@ -95,13 +104,17 @@ def main() -> None:
     work = arguments.work / f"{arguments.domain}{thin}"
     base = arguments.work / f"base-{'-'.join(arguments.others)}"
     others = [arguments.domains / name for name in arguments.others]
-    train_run(chosen_recipe(arguments.recipe, 0, arguments.codes_alone), others, base)
+    recipe = chosen_recipe(
+        arguments.recipe, codes_alone=arguments.codes_alone, backbone=arguments.backbone
+    )
+    train_run(recipe, others, base)
     domain = arguments.domains / arguments.domain
     if thin:
         domain = thin_shop(arguments.shared / arguments.domain, arguments.users, work)
     trained = make_runs(arguments, base, domain, work)
     what = ", codes alone" if arguments.codes_alone else ""
     what += f", {100 * arguments.users:.0f} % of users" if thin else ""
+    what += f", read by {Path(arguments.backbone).name}" if arguments.backbone else ""
     plan = ComparisonPlan(
         title=f"Transfer to {arguments.domain} from {', '.join(arguments.others)}{what}",
         domains=(DomainPlan(folder=str(domain)),),

@@ -25,12 +25,10 @@ from utgrec.evaluation.generative import (
     make_validator,
 )
 from utgrec.progress import Progress, silent
-from utgrec.recommender.causal import CausalSizes
-from utgrec.recommender.companions import CompanionsConfig
-from utgrec.recommender.contents import ContentsConfig
 from utgrec.recommender.train import (
     RecommenderConfig,
     read_recommender,
+    tiny_recommender,
     train_recommender,
 )
 from utgrec.tokenizer.codes import read_codes
@@ -38,21 +36,13 @@ from utgrec.training.trainer import TrainerConfig
 
 
 def tiger_recommender() -> RecommenderConfig:
-    """The recommender of this project without anything beside codes."""
-    return RecommenderConfig(
-        sizes=CausalSizes(width=256, feed_forward=1024, dropout=0.2, item_vectors=False),
-        companions=CompanionsConfig(neighbours=0),
-        contents=ContentsConfig(neighbours=0),
-        batch_size=1024,
-        most_epochs=100,
-        trainer=TrainerConfig(
-            steps=2500,
-            learning_rate=2e-3,
-            weight_decay=0.05,
-            warmup_share=0.05,
-            validate_every=250,
-            patience=3,
-        ),
+    """The recommender of the recipe `tiny` without anything beside codes."""
+    base = tiny_recommender()
+    return dataclasses.replace(
+        base,
+        sizes=dataclasses.replace(base.sizes, item_vectors=False, item_words=0),
+        companions=dataclasses.replace(base.companions, neighbours=0),
+        contents=dataclasses.replace(base.contents, neighbours=0),
     )
 
 
@@ -133,7 +123,7 @@ class _Tiger(Generic[C]):
                 sizes=dataclasses.replace(base.sizes, dropout=dropout),
                 trainer=dataclasses.replace(base.trainer, learning_rate=rate),
             )
-            for dropout in (0.1, 0.2)
+            for dropout in (0.1, 0.3)
             for rate in (1e-3, 2e-3)
         ]
         grid = {"text_width": (32, 64, 128), "size": (64, 128, 256), "recommender": recommenders}
