@@ -77,9 +77,14 @@ VARIANTS: dict[str, Change] = {
 
 
 def measure(
-    recipe: Recipe, config: RecommenderConfig, domain: Domain, codes: Path, out: Path
+    recipe: Recipe,
+    config: RecommenderConfig,
+    domain: Domain,
+    codes: Path,
+    out: Path,
+    start: Path | None = None,
 ) -> dict[str, float]:
-    """Train, calibrate and evaluate one variant."""
+    """Train, calibrate and evaluate one variant, from new weights or those of `start`."""
     most, seen = config.max_items, recipe.exclude_seen
     train_recommender(
         [domain],
@@ -90,6 +95,7 @@ def measure(
         calibrator=make_calibrator(
             recipe.validation, recipe.decoding, max_items=most, exclude_seen=seen
         ),
+        start=start,
     )
     model, vocabulary, _ = read_recommender(out)
     split, coded, figures = split_domain(domain), read_codes(codes).codes, {}
