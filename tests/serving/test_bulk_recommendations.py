@@ -151,6 +151,12 @@ def test_files_that_cannot_be_read(engine, tmp_path, source, monkeypatch):
     pq.write_table(pa.table({"items": [["A"]]}), tmp_path / "h.parquet")
     with pytest.raises(BadTable, match="no column history; it has items"):
         list(read_histories(tmp_path / "h.parquet"))
+    pq.write_table(pa.table({"history": [["A"]]}), tmp_path / "h.parquet")
+    damaged = bytearray((tmp_path / "h.parquet").read_bytes())
+    damaged[4:44] = b"\xff" * 40
+    (tmp_path / "h.parquet").write_bytes(damaged)
+    with pytest.raises(BadTable, match=r"h\.parquet is damaged .*; write it anew"):
+        list(read_histories(tmp_path / "h.parquet"))
     (tmp_path / "h.jsonl").write_bytes(b'{"history": ["\xff"]}')
     with pytest.raises(BadTable, match="is not UTF-8"):
         list(read_histories(tmp_path / "h.jsonl"))

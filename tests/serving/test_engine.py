@@ -137,6 +137,14 @@ class TestRecommend:
             atol=1e-4,
         )
 
+    def test_what_others_asked_for_changes_no_answer(self, engine):
+        def asked(value):
+            filters = Filters(where=(("price", Condition(any_of=(value,))),))
+            return engine.recommend([Request(history=(), filters=filters)])[0]
+
+        assert asked(1).found == asked(1.0).found == []
+        assert "is a column of numbers" in str(asked(True))  # equal to 1 in Python
+
     def test_bounds_are_included_and_what_has_no_value_meets_nothing(self, engine):
         catalog = engine.shelf.catalog
         price = catalog[20].attributes["price"]

@@ -1,7 +1,9 @@
 """Whatever is wrong with a request, the answer is a problem document that names it."""
 
 import base64
+import errno
 import io
+import os
 import struct
 import zlib
 
@@ -55,8 +57,9 @@ class TestBodies:
             ("POST", "/healthz"),
         ):
             answer = own.request(method, path, json={})
-            wrong(answer, 405, "method-not-allowed")
+            (error,) = wrong(answer, 405, "method-not-allowed")["errors"]
             assert answer.headers["allow"]
+            assert error["rule"] == f"is one of {answer.headers['allow']}"
         for path in ("/v1", "/v1/nothing", "/.git/config", "/%00"):
             wrong(own.get(path), 404, "not-found")
 
@@ -95,8 +98,9 @@ class TestFields:
             ({"price": {}}, "price", "{}", "is empty"),
             ({"price": 5}, "price", "5", "valid object"),
             ({"category": "toys"}, "category", '"toys"', "a valid list"),
+            ({"where": {"price": [1, 10**400]}}, "where.price", "1" + "0" * 99 + "…", "64-bit"),
         ],
-        ids=str,
+        ids=lambda one: str(one)[:40],
     )
     def test_filters_that_do_not_fit(self, own, filters, field, value, rule):
         body = {"history": [], "filters": filters}
@@ -182,10 +186,33 @@ class TestFields:
         assert str(store.folder) not in str(answer)
         assert [bool(one["problem"]) for one in answer["generations"]] == [False, True]
 
+    @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+    def test_a_disk_that_cannot_be_written(self, own, store, monkeypatch, caplog, number):
+        def refuse(*_):
+            raise OSError(number, os.strerror(number), str(store.folder))
+
+        monkeypatch.setattr("utgrec.serving.generations.storage.write_text", refuse)
+        answer = own.post("/v1/generations", json={"activate": 1})
+        document = wrong(answer, 503, "unavailable")
+        assert answer.headers["retry-after"] and str(store.folder) not in str(document)
+        assert os.strerror(number) in caplog.text
+        monkeypatch.undo()
+        fine(own.post("/v1/generations", json={"activate": 1}), schemas.GenerationsOut)
+
     def test_what_is_no_json_is_told_apart_from_wrong_fields(self, own):
         headers = {"content-type": "application/json"}
         answer = own.post("/v1/recommend", content=b'{"history": [}', headers=headers)
         assert "no JSON" in wrong(answer, 400, "bad-request")["detail"]
+
+    @pytest.mark.parametrize(
+        "content", [b'{"history": ["\xff"]}', b'{"k": ' + b"9" * 5000 + b"}", b"[" * 50_000]
+    )
+    def test_json_that_cannot_be_read_is_the_fault_of_the_body(self, own, content):
+        headers = {"content-type": "application/json"}
+        answer = own.post("/v1/recommend", content=content, headers=headers)
+        document = wrong(answer, 400, "bad-request")
+        assert "no JSON that can be read" in document["detail"]
+        assert [one["field"] for one in document["errors"]] == ["body"]
 
     def test_events(self, own, tmp_path):
         event = {"event_id": "e", "user_id": "u", "item_id": "?"}

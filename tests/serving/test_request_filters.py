@@ -10,7 +10,7 @@ import torch
 
 from utgrec.catalog import Catalog
 from utgrec.decoding import CodeTrie
-from utgrec.errors import InputError
+from utgrec.errors import BadConfig, InputError
 from utgrec.serving.filters import AttributeIndex, Condition
 
 ITEMS = 90
@@ -115,3 +115,11 @@ def test_what_does_not_fit_is_refused(catalog, name, condition):
     with pytest.raises(InputError) as refused:
         index.matching([(name, condition)])
     assert refused.value.fields[0].field == f"filters.{name}"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
+def test_numbers_that_no_item_can_have_are_refused(value):
+    for given in ({"any_of": (1, value)}, {"at_least": value}, {"at_most": value}):
+        with pytest.raises(BadConfig, match="is finite, and no larger") as caught:
+            Condition(**given, field="filters.price")
+        assert [one.field for one in caught.value.fields] == ["filters.price"]

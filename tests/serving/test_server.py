@@ -289,6 +289,16 @@ class TestChanges:
             time.sleep(0.02)
         assert own.get(f"/v1/items/{first}").json()["live"] is False
 
+    def test_what_cannot_be_read_ends_no_watch(self, own, store):
+        (store.folder / "CURRENT").write_bytes(b"\xff\xfe")
+        for _ in range(200):
+            if "utgrec_refused_generations_total 1.0" in own.get("/metrics").text:
+                break
+            time.sleep(0.02)
+        wrong(own.get("/v1/generations"), 409, "damaged-files")
+        store.activate(1)
+        self.test_what_others_publish_is_served_too(own, store)
+
     def test_a_damaged_generation_never_serves(self, own, store):
         CatalogEditor(store).remove([known(own)[0]], activate=False)
         path = store.path(2) / "codes.parquet"

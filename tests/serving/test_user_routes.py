@@ -112,6 +112,7 @@ def test_items_that_are_gone_are_no_error(own, store):
         ({"user_id": "a\0b"}, "body.events.0.user_id"),
         ({"user_id": ".."}, "body.events.0.user_id"),  # a browser would ask for another address
         ({"user_id": "u/recommend"}, "body.events.0.user_id"),
+        ({"user_id": "u\nv"}, "body.events.0.user_id"),
         ({"timestamp": -1}, "body.events.0.timestamp"),
         ({"timestamp": 1e300}, "body.events.0.timestamp"),
         ({"rating": 5}, "body.events.0.rating"),

@@ -261,6 +261,10 @@ class TestSQLite:
         (tmp_path / "x.sqlite").mkdir()
         with pytest.raises(Unavailable, match=r"x\.sqlite cannot be used: unable to open"):
             SQLiteUsers(tmp_path / "x.sqlite", "shop")
+        (tmp_path / "file").touch()
+        with pytest.raises(Unavailable, match=r"^x\.sqlite cannot be used: ") as caught:
+            SQLiteUsers(tmp_path / "file" / "x.sqlite", "shop").add([event(1)])
+        assert str(tmp_path) not in str(caught.value)  # callers see it
 
 
 class TestPostgres:

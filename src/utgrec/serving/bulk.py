@@ -149,8 +149,9 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 )
             columns = [name for name in ("user_id", "history") if name in file.schema_arrow.names]
             number = 0
-            for batch in file.iter_batches(batch_size=1024, columns=columns):
-                for values in batch.to_pylist():
+            batches = file.iter_batches(batch_size=1024, columns=columns)
+            while (rows := _next_rows(batches, path)) is not None:
+                for values in rows:
                     number += 1
                     yield f"{path.name}, row {number}", values
         return
@@ -159,6 +160,15 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if line.strip():
                 where = f"{path.name}, line {number}"
                 yield where, _object(line, where)
+
+
+def _next_rows(batches: Iterator[pa.RecordBatch], path: Path) -> list[dict[str, Any]] | None:
+    try:
+        batch = next(batches, None)
+    except (pa.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())
+        raise BadTable(f"{path.name} is damaged ({said}); write it anew") from error
+    return None if batch is None else batch.to_pylist()
 
 
 def _lines(stream: IO[str], path: Path) -> Iterator[str]:

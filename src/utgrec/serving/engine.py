@@ -258,7 +258,9 @@ class Shelf:
 
     def _mask(self, filters: Filters, allow: npt.NDArray[np.int64] | None) -> AllowedItems | None:
         """Live items that meet the filters; None if that is all of them."""
-        key = (filters.where, None if allow is None else allow.tobytes())
+        # As text, since True, 1 and 1.0 are equal in Python and different values in a filter.
+        where = tuple((name, condition.shown) for name, condition in filters.where)
+        key = (where, None if allow is None else allow.tobytes())
         with self._lock:
             if key in self._allowed:
                 self._allowed.move_to_end(key)

@@ -8,6 +8,7 @@ Shapes: N items, live or not.
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ import pyarrow.compute as pc
 
 from utgrec.catalog import CORE_COLUMNS, Catalog
 from utgrec.decoding import CodeTrie, ItemSet, ListColumn, ValueColumn
-from utgrec.errors import FieldError, InputError
+from utgrec.errors import BadConfig, FieldError, InputError
+from utgrec.serving.items import shown
 
 Scalar = str | bool | int | float
 
@@ -35,6 +37,13 @@ class Condition:
     """Upper bound, included; for columns of numbers."""
     field: str = dataclasses.field(default="", compare=False)
     """Where the request has it, such as filters.price; errors name it."""
+
+    def __post_init__(self) -> None:
+        for value in (self.at_least, self.at_most, *(self.any_of or ())):
+            if not _is_finite(value):
+                rule = "a number of a filter is finite, and no larger than a 64-bit float can hold"
+                error = BadConfig(f"{rule}; got {shown(value)}")
+                raise error.about([FieldError.of(self.field, value, rule)])
 
     @property
     def shown(self) -> str:
@@ -165,6 +174,13 @@ class AttributeIndex:
                 )
             self._columns[name] = _read(self._catalog.table.column(name), name, self._trie)
         return self._columns[name]
+
+
+def _is_finite(value: Scalar | None) -> bool:
+    try:
+        return not isinstance(value, (int, float)) or math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _read(column: pa.ChunkedArray, name: str, trie: CodeTrie) -> _Column:

@@ -151,7 +151,7 @@ class GenerationStore:
         path = self.folder / CURRENT
         if not path.is_file():
             return FIRST
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
         if not re.fullmatch("[0-9]{1,9}", text):
             raise CorruptFile(
                 f"{path} holds {text[:40]!r}, not the number of a generation; choose one with "

@@ -3,6 +3,7 @@
 The caller's own values are shown to the caller, cut short; what went wrong inside is not.
 """
 
+import errno
 import json
 import logging
 import re
@@ -13,8 +14,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
+from utgrec import storage
 from utgrec.errors import (
     FieldError,
     InputError,
@@ -32,7 +35,12 @@ MOST_ERRORS = 20  # that one document names
 LONGEST_VALUE = 100  # characters of a wrong value that are shown
 
 _PYTHON = re.compile(r"valid dictionary(?: or instance of \w+)?")  # pydantic's name of an object
+_READABLE = "send UTF-8, without numbers of thousands of digits and lists within lists without end"
 _NO_STAGE = "the server has no such files; its log says which are missing"
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_DISK = (
+    "the server cannot write to its disk, what served before goes on serving; its log says why"
+)
 _DAMAGED = (
     "files that the server needs for this cannot be used, what served before goes on serving; its "
     "log names the file and the next step"
@@ -90,10 +98,17 @@ def describe(error: UTGRecError, request: Request) -> Response:
         log.error("a request met files that cannot be used: %s", error)
         if isinstance(error, MissingStage):
             return problem(404, "not-found", _NO_STAGE)
+        if error.__cause__ is not None and storage.is_full(error.__cause__):
+            return _cannot_write()
         return problem(409, "damaged-files", _DAMAGED)
     if isinstance(error, Unavailable):
+        log.error("a request met what is not available: %s", error)
         return problem(503, "unavailable", str(error), headers={"Retry-After": "5"})
     return problem(500, "internal", "the server could not answer; its log says why")
+
+
+def _cannot_write() -> Response:
+    return problem(503, "unavailable", _NO_DISK, headers={"Retry-After": "5"})
 
 
 def handle_problems(app: FastAPI) -> None:
@@ -102,6 +117,13 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(UTGRecError)
     async def _own(request: Request, error: UTGRecError) -> Response:
         return describe(error, request)
+
+    @app.exception_handler(OSError)
+    async def _system(request: Request, error: OSError) -> Response:
+        if error.errno not in _UNWRITABLE and not storage.is_full(error):
+            raise error
+        log.error("a request met a disk that cannot be written: %s", error)
+        return _cannot_write()
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -119,8 +141,11 @@ def handle_problems(app: FastAPI) -> None:
         name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
         if isinstance(error, Refused):
             field = error.field
+        elif error.status_code == 400:  # FastAPI could not read the body, for another reason
+            error.detail = f"the body is no JSON that can be read; {_READABLE}"
+            field = FieldError("body", "bytes that are not shown", "is JSON that can be read")
         elif error.status_code == 405:
-            allowed = (error.headers or {}).get("allow", "")
+            allowed = Headers(error.headers).get("allow", "")
             field = FieldError.of("method", request.method, f"is one of {allowed}")
         else:
             field = FieldError.of("path", request.url.path, "is something that this server has")

@@ -227,3 +227,6 @@ class Service:
             except (UTGRecError, OSError) as error:
                 self._on_refused()
                 log.error("generation %d goes on serving: %s", self.shelf.number, error)
+            except Exception:  # whatever it is, the next change must be seen
+                self._on_refused()
+                log.exception("generation %d goes on serving", self.shelf.number)

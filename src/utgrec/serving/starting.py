@@ -128,6 +128,14 @@ def run_workers(
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    class Parent(Multiprocess):
+        def keep_subprocess_alive(self) -> None:
+            # With the children's ends of their pipes open here too, the parent would wait HEALTH_S
+            # for an answer from one that was killed before it gave it.
+            for process in self.processes:
+                process.child_conn.close()
+            super().keep_subprocess_alive()
+
     with tempfile.TemporaryDirectory(prefix="utgrec-") as name:
         together = Path(name)
         for folder in ("peers", "weights", "figures"):
@@ -135,7 +143,7 @@ def run_workers(
         os.environ[SETTINGS] = json.dumps({"settings": to_dict(settings), "together": name})
         os.environ[FIGURES] = str(together / "figures")
         try:
-            Multiprocess(
+            Parent(
                 uvicorn.Config(
                     "utgrec.serving.starting:app_from_environment",
                     factory=True,

@@ -15,8 +15,10 @@ EventId = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 
 
 def _has_an_address(user_id: str) -> str:
-    if user_id in (".", "..") or user_id.endswith("/recommend"):
-        raise ValueError("a user's id is neither . nor .., and does not end in /recommend")
+    if user_id in (".", "..") or user_id.endswith("/recommend") or "\n" in user_id:
+        raise ValueError(
+            "a user's id is neither . nor .., has no line break, and does not end in /recommend"
+        )
     return user_id
 
 

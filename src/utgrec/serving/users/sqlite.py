@@ -105,8 +105,8 @@ class SQLiteUsers:
                 if not busy:
                     return deleted
         raise Unavailable(
-            f"the user is deleted, but {self._path}-wal is in use and still holds copies; close "
-            "other programs that read the file, and delete the user once more"
+            f"the user is deleted, but {self._path.name}-wal is in use and still holds copies; "
+            "close other programs that read the file, and delete the user once more"
         )
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reported(path: Path) -> Iterator[None]:
-    """SQLite's own errors as ours; they name no values."""
+    """Errors of SQLite and of the system as ours; they name no values and no folders."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -178,7 +178,11 @@ def _reported(path: Path) -> Iterator[None]:
                 f"{path.name} is in use for over {WAITS_S:g} s; try again", 5
             ) from None
         raise Unavailable(
-            f"{path} cannot be used: {error}; check the disk and its rights"
+            f"{path.name} cannot be used: {error}; check the disk and its rights"
+        ) from None
+    except OSError as error:
+        raise Unavailable(
+            f"{path.name} cannot be used: {error.strerror}; check the disk and its rights"
         ) from None
     except sqlite3.DatabaseError as error:
         raise CorruptFile(f"{path} is no sound SQLite file ({error}); restore it") from None
