@@ -1,5 +1,6 @@
 """Published catalogues: codes stay, nothing collides, damaged versions never serve."""
 
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from utgrec.errors import (
     InputError,
     MissingStage,
     SettingsMismatch,
+    StorageError,
     UnknownItem,
     UTGRecError,
 )
@@ -74,6 +76,15 @@ class TestFirst:
         shutil.copytree(other / "codes" / "shop", store.run.codes("shop"))
         with pytest.raises(SettingsMismatch, match="begun with other codes"):
             GenerationStore(store.run.path)
+
+    def test_a_run_that_cannot_be_written_says_what_to_do(self, tmp_path, monkeypatch):
+        def refuse(*_, **__):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        run = make_run(tmp_path / "run", NAMES)
+        monkeypatch.setattr(GenerationStore, "publish", refuse)
+        with pytest.raises(StorageError, match=r"Read-only.*utgrec catalog list"):
+            GenerationStore(run)
 
     def test_wrong_names(self, store, tmp_path):
         with pytest.raises(InputError, match="does not know domain 'toys'; it knows shop"):

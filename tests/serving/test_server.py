@@ -25,6 +25,7 @@ from utgrec.serving.changes import CatalogEditor, Published
 from utgrec.serving.generations import GenerationStore
 from utgrec.serving.keys import add_key, find_key, read_keys
 from utgrec.serving.service import ServiceConfig
+from utgrec.serving.starting import JsonLines
 
 
 @pytest.fixture(scope="module")
@@ -450,6 +451,19 @@ class TestGuards:
         path.write_text("[]")
         with pytest.raises(CorruptFile, match="not a file of keys"):
             read_keys(path)
+
+    def test_a_logged_error_says_what_and_where_without_its_message(self):
+        try:
+            raise ValueError("what the caller sent")
+        except ValueError as error:
+            record = logging.makeLogRecord(
+                {"msg": "a search failed", "exc_info": (ValueError, error, error.__traceback__)}
+            )
+        written = JsonLines().format(record)
+        line = json.loads(written)
+        assert (line["event"], line["error"]) == ("a search failed", "ValueError")
+        assert line["at"][-1].startswith(__file__)
+        assert "caller sent" not in written
 
     def test_logs_and_figures_hold_nothing_of_the_caller(self, client, caplog):
         secret = "my-very-own-history"

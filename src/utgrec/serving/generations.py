@@ -339,7 +339,9 @@ class GenerationStore:
 
     def _ensure_first(self) -> None:
         """Make the first generation out of the run's codes stage, unless it is there."""
-        if FIRST not in self.numbers:
+        if FIRST in self.numbers:
+            return
+        try:
             with self.writing():
                 if FIRST not in self.numbers:
                     self.publish(
@@ -349,6 +351,12 @@ class GenerationStore:
                         drift={},
                         activate=False,
                     )
+        except OSError as error:
+            raise StorageError(
+                f"{self.folder} cannot be written ({error.strerror}), and the run's first "
+                "generation is not there yet; open the run once where it can be written, for "
+                f"instance with `utgrec catalog list {self.run.path}`, then serve it from here"
+            ) from error
 
     def _check_first(self) -> None:
         """Raise SettingsMismatch if the first generation was made from other codes."""
@@ -360,9 +368,6 @@ class GenerationStore:
                 f"{self.folder} was begun with other codes than {self.run.codes(self.domain)} now "
                 "holds; move the generations away to begin anew, or restore the codes"
             )
-
-    def _first_rows(self) -> Rows:
-        return first_rows(self.run.codes(self.domain), self._codes)
 
     def _unwritten(self) -> storage.Manifest:
         """What the first generation would say about itself."""

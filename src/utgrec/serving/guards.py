@@ -83,10 +83,7 @@ class Guard:
             "ms": round(seconds * 1000, 1),
         }
         if error is not None:
-            # Where, but not what: messages of errors hold the caller's data.
-            frames = traceback.extract_tb(error.__traceback__)
-            facts["error"] = type(error).__name__
-            facts["at"] = [f"{frame.filename}:{frame.lineno}" for frame in frames[-5:]]
+            facts |= error_facts(error)
         log.log(logging.INFO if error is None else logging.ERROR, "request", extra={"facts": facts})
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,6 +149,13 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+def error_facts(error: BaseException) -> dict[str, Any]:
+    """What a log says of an error: its kind and where it was. Messages hold the caller's data."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = [f"{frame.filename}:{frame.lineno}" for frame in frames[-5:]]
+    return {"error": type(error).__name__, "at": at}
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from utgrec.config import from_dict, require, to_dict
 from utgrec.serving.app import create_app
 from utgrec.serving.generations import GenerationStore
+from utgrec.serving.guards import error_facts
 from utgrec.serving.keys import read_keys
 from utgrec.serving.service import ServiceConfig
 from utgrec.serving.users.choose import RUN, open_users
@@ -61,6 +62,8 @@ class JsonLines(logging.Formatter):
             "process": record.process,
             **getattr(record, "facts", {}),
         }
+        if record.exc_info and record.exc_info[1] is not None:
+            line |= error_facts(record.exc_info[1])
         return json.dumps(line, ensure_ascii=False)
 
 

@@ -105,6 +105,9 @@ def test_changes_and_drift(run_copy, csv_shop, client):
         assert client.get("/v1/overview").json()["removed"] == 1
         assert client.get("/v1/tree").json()["items"] == 65
         assert len(client.get("/v1/changes?newest=1").json()) == 1
+        (store.path(3) / "drift.json").write_text("{")
+        told = fine(client.get("/v1/changes"), list[schemas.ChangesOut])
+        assert told[0]["problem"] and told[0]["changed"] == {} and not told[1]["problem"]
         (store.path(2) / "manifest.json").write_text("{}")
         damaged = fine(client.get("/v1/changes"), list[schemas.ChangesOut])[1]
         assert damaged["problem"] and damaged["changed"] == {}

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 import utgrec
 from utgrec import storage
+from utgrec.errors import StorageError
 from utgrec.serving.access import allow
 from utgrec.serving.documents import listed, read_codes, short
 from utgrec.serving.engine import Shelf
@@ -237,8 +238,11 @@ def _told(explorer: Explorer, one: Listed) -> dict[str, Any]:
     store, shelf = explorer.store, explorer.made.shelf
     changed, drift = {}, {}
     if one.problem is None:
-        drift = store.drift(one.number)
-        delta = storage.read_json(store.path(one.number) / "delta.json")
+        try:
+            drift = store.drift(one.number)
+            delta = storage.read_json(store.path(one.number) / "delta.json")
+        except StorageError as error:
+            one, drift, delta = one._replace(problem=str(error)), {}, {}
         for kind, ids in delta.items():
             known = [item_id for item_id in ids[:CHANGES_SHOWN] if item_id in shelf.catalog]
             places = shelf.catalog.indices_of(known)
