@@ -13,6 +13,7 @@ from mini_run import contents, mini_domains, mini_recipe
 from utgrec import storage
 from utgrec.adaptation import adapt_run, plan_adaptation
 from utgrec.catalog import Domain
+from utgrec.data.cold import hold_out_items
 from utgrec.errors import BadConfig, InputError, MissingStage, SettingsMismatch
 from utgrec.recommender.train import read_recommender
 from utgrec.regimes import REGIMES, recommender_settings, tokenizer_settings
@@ -230,6 +231,18 @@ class TestRefusals:
         self.refused(SettingsMismatch, message, base[0], other, tmp_path / "out")
         # Also when it was met by the base's own base.
         self.refused(SettingsMismatch, message, adapted["full"][0], other, tmp_path / "out")
+
+    def test_a_domain_whose_cold_items_the_base_knows(self, base, adapted, shops, tmp_path):
+        cold = tmp_path / "kitchen-cold"
+        hold_out_items(shops[0], 0.2, 0, cold)
+        message = "was trained on kitchen, which kitchen-cold holds items out of"
+        for regime in ("full", "zero-shot", "new-recommender"):
+            config = dataclasses.replace(ADAPT, regime=regime)
+            self.refused(SettingsMismatch, message, base[0], cold, tmp_path / "out", config)
+        # Also when it was met by the base's own base; a new start knows nothing.
+        self.refused(SettingsMismatch, message, adapted["full"][0], cold, tmp_path / "out")
+        config = dataclasses.replace(ADAPT, regime="from-scratch")
+        plan_adaptation(base[0], Domain.open(cold), cold, tmp_path / "out", config)
 
     def test_the_same_domain_may_be_learned_on(self, base, shops, tmp_path):
         done = adapt_run(base[0], shops[0], tmp_path / "more")

@@ -10,6 +10,7 @@ from pathlib import Path
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import fingerprint, from_dict, require
+from utgrec.data.derived import sources
 from utgrec.errors import InputError, MissingStage, SettingsMismatch
 from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import make_validator
@@ -166,6 +167,15 @@ def plan_adaptation(
                 f"{base} was trained by the split {recommender.facts.get('split', 'leave-one-out')}"
                 f", so it may know what is the future for {domain.name} ({domain.split.words}); "
                 "pre-train on domains with the same split, or adapt with the regime 'from-scratch'"
+            )
+    held_out = domain.manifest is not None and domain.manifest.facts.get("cold")
+    if held_out and (what.base_tokenizer or what.base_recommender):
+        seen = [name for name, mark in met.items() if mark in sources(domain)]
+        if seen:
+            raise SettingsMismatch(
+                f"{base} was trained on {', '.join(seen)}, which {domain.name} holds items out of, "
+                "so none of them would be new to it; pre-train on other domains, or adapt with the "
+                "regime 'from-scratch'"
             )
     if what.base_recommender:
         read_vocabulary(source.recommender).with_domain(domain.name)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from utgrec import processes, storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict, require, to_dict
+from utgrec.data.derived import check_unrelated
 from utgrec.data.split import check_one_split
 from utgrec.errors import InputError, MissingStage, SettingsMismatch
 from utgrec.evaluation.calibration import make_calibrator
@@ -98,6 +99,7 @@ def train_run(
     opened = [Domain.open(folder) for folder in domains]
     check_names(opened)
     check_one_split(opened)
+    check_unrelated(opened)
     folder = RunFolder(out)
     write_plan(folder, RunPlan(recipe, {d.name: f for d, f in zip(opened, domains, strict=True)}))
     done = {"tokenizer": train_tokenizer(opened, recipe.tokenizer, folder.tokenizer, progress)}

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from small_plans import essence, make_plan
 
+from mini_run import mini_domains
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.comparison import DomainPlan, SystemPlan, cells, compare, systems
 from utgrec.comparison.folder import ComparisonFolder, Task, read_resolved
 from utgrec.data.cold import choose_items
 from utgrec.data.split import leave_one_out
-from utgrec.errors import CellFailed, SettingsMismatch, TrainingError
+from utgrec.errors import BadConfig, CellFailed, SettingsMismatch, TrainingError
 from utgrec.evaluation.intervals import holm, mean_intervals, paired_test
 from utgrec.evaluation.popularity import Popularity
 from utgrec.evaluation.protocol import evaluate
@@ -206,8 +207,13 @@ def test_one_run_for_all_domains(domains, tmp_path):
     made = storage.read_manifest(runs[0] / "recommender", "recommender")
     assert made.facts["domains"] == ["kitchen", "clothing"]
     # With a further domain it would be another run, also for the cells that are there.
-    with pytest.raises(SettingsMismatch, match="input domain kitchen-cold"):
-        compare(make_plan([*domains, cold], system), tmp_path, isolated=False)
+    further = mini_domains(tmp_path / "shops", ("toys",))
+    with pytest.raises(SettingsMismatch, match="input domain toys"):
+        compare(make_plan([*domains, *further], system), tmp_path, isolated=False)
+    # The cold items of one version are trained in the other.
+    with pytest.raises(BadConfig, match="kitchen and kitchen-cold are made from the same log"):
+        compare(make_plan([*domains, cold], system), tmp_path / "cold", isolated=False)
+    assert not (tmp_path / "cold" / "cells").exists()
 
 
 def test_a_run_begun_with_other_settings_is_refused_before_it_goes_on(domains, tmp_path):

@@ -55,9 +55,11 @@ def test_a_file_is_read_and_folders_are_relative_to_it(tmp_path):
     [
         (("seeds = [0, 1]", "seeds = [0, 1, 0]"), "seeds must all be different, got 0 more than"),
         (("seeds = [0, 1]", "seeds = []"), "at least one number"),
-        (("seeds = [0, 1]", "seeds = [-1]"), "of 0 or more"),
+        (("seeds = [0, 1]", "seeds = [-1]"), "from 0 to 4294967295, got .-1"),
         (("seeds = [0, 1]", 'seeds = ["0"]'), "each entry a whole number, got"),
         (("seeds = [0, 1]", "seeds = 3"), "seeds must be a list"),
+        (("seeds = [0, 1]", "seeds = [4294967296]"), "from 0 to 4294967295, got"),
+        (("seeds = [0, 1]", "seeds = [0, 1]\ncold_seed = -1"), "cold_seed must be .* got -1"),
         (("seeds = [0, 1]", "seeds = [true]"), "each entry a whole number"),
         (("seeds = [0, 1]", "seed = 1"), "no setting seed; it has"),
         (("seeds = [0, 1]", 'exclude_seen = "yes"'), "exclude_seen must be true or false"),

@@ -18,7 +18,8 @@ from utgrec.comparison.grouping import check_groups
 from utgrec.comparison.plan import ComparisonPlan
 from utgrec.config import require
 from utgrec.data.cold import SUFFIX, hold_out_items
-from utgrec.data.split import split_domain
+from utgrec.data.derived import check_unrelated
+from utgrec.data.split import check_one_split, split_domain
 from utgrec.errors import EmptyDomain, SettingsMismatch
 from utgrec.evaluation.metrics import metric_table
 from utgrec.evaluation.protocol import KS
@@ -97,12 +98,17 @@ def plan_work(folder: ComparisonFolder, resolved: Resolved) -> Work:
     """All tasks, after every check that needs the domains.
 
     Raises:
+        BadConfig: a system learns domains together that hold the same log or differ in their split.
         EmptyDomain: a domain has nobody to evaluate.
         InputError: too few users for a group that is asked for; a run trained on other domains.
         SettingsMismatch: a finished task was made from other things.
     """
     plan, tasks = resolved.plan, []
     finished = 0
+    if any(system.together for system in plan.systems):
+        learned = [Domain.open(path) for path in resolved.domains.values()]
+        check_one_split(learned)
+        check_unrelated(learned)
     for name, path in resolved.domains.items():
         domain = Domain.open(path)
         split = split_domain(domain)

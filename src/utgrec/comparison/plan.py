@@ -21,6 +21,7 @@ GROUPINGS = {
     "cold": "target in training",
     "image": "image of the target",
 }
+SEEDS = 2**32  # what every library takes
 NAME = re.compile(r"\w[\w .+-]{0,59}")
 
 
@@ -127,8 +128,12 @@ class ComparisonPlan:
         _require_different("seeds", self.seeds)
         _require_different("groups", self.groups)
         require(
-            len(self.seeds) > 0 and min(self.seeds) >= 0,
-            f"seeds must be at least one number of 0 or more, got {list(self.seeds)}",
+            len(self.seeds) > 0 and all(0 <= seed < SEEDS for seed in self.seeds),
+            f"seeds must be at least one number from 0 to {SEEDS - 1}, got {list(self.seeds)}",
+        )
+        require(
+            0 <= self.cold_seed < SEEDS,
+            f"cold_seed must be a number from 0 to {SEEDS - 1}, got {self.cold_seed}",
         )
         for family, budget in [("", self.budget), *self.budgets.items()]:
             require(

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from utgrec import storage
 from utgrec.catalog import DOMAIN_MANIFEST, Domain
+from utgrec.config import require
 from utgrec.errors import SettingsMismatch, StorageError
 
 if TYPE_CHECKING:
@@ -41,6 +42,31 @@ def find_derived(
             f"for {', '.join(inputs)}, {config}); choose another folder, or remove this one"
         )
     return found
+
+
+def sources(domain: Domain) -> set[str]:
+    """Fingerprints of the domains that a domain was derived from; empty for an original one."""
+    inputs = {} if domain.manifest is None else domain.manifest.inputs
+    return {mark for name, mark in inputs.items() if name.startswith("domain ")}
+
+
+def check_unrelated(domains: Sequence[Domain]) -> None:
+    """Refuse to learn together what holds the same log twice.
+
+    What one version of a shop holds out, such as cold items, is training in the other.
+
+    Raises:
+        BadConfig: names two domains of which one is derived from the other, or both from a third.
+    """
+    owners: dict[str, str] = {}
+    for domain in domains:
+        for mark in {domain.fingerprint, *sources(domain)}:
+            other = owners.setdefault(mark, domain.name)
+            require(
+                other == domain.name,
+                f"{other} and {domain.name} are made from the same log, so what one of them holds "
+                "out is training in the other; learn them apart, or leave one of them out",
+            )
 
 
 def link_pictures(domain: Domain, folder: Path, names: Iterable[str | None] | None = None) -> None:
