@@ -110,7 +110,7 @@ def main() -> None:
     others = [arguments.work / f"codes-{number}" for number in range(1, arguments.sets + 1)]
     own, results = run.codes(domain.name), []
     for seed in range(arguments.seeds):
-        recipe = chosen_recipe("tiny", seed, codes_alone=True)
+        recipe = chosen_recipe("tiny", seed, only_codes=True)
         config = recipe.recommender
         ways = {"one set": ([domain], [own]), "several": ([domain, *copies], [own, *others])}
         samples = int(np.diff(split_domain(domain).offsets).clip(min=1).sum())

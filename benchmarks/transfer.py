@@ -25,6 +25,7 @@ from utgrec.comparison import compare
 from utgrec.comparison.plan import ComparisonPlan, DomainPlan, SystemPlan
 from utgrec.data.prepare import TableOptions, prepare_table
 from utgrec.recipes import Recipe, find_recipe
+from utgrec.recommender.train import codes_alone
 from utgrec.runs import run_recipe, train_run
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 
@@ -32,23 +33,16 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def chosen_recipe(
-    name: str, seed: int = 0, *, codes_alone: bool = False, backbone: str | None = None
+    name: str, seed: int = 0, *, only_codes: bool = False, backbone: str | None = None
 ) -> Recipe:
     """The recipe of a name, on a language model, or what is left of it where codes speak alone."""
     recipe, change = find_recipe(name, seed), dataclasses.replace
     if backbone is not None:
         reads = PretrainedBackboneConfig(name=backbone, pictures=False)
         recipe = change(recipe, tokenizer=change(recipe.tokenizer, backbone=reads))
-    if not codes_alone:
+    if not only_codes:
         return recipe
-    recommender = recipe.recommender
-    recommender = change(
-        recommender,
-        sizes=change(recommender.sizes, item_vectors=False, item_words=0),
-        companions=change(recommender.companions, neighbours=0),
-        contents=change(recommender.contents, neighbours=0),
-    )
-    return change(recipe, name=f"{name}, codes alone", recommender=recommender)
+    return change(recipe, name=f"{name}, codes alone", recommender=codes_alone(recipe.recommender))
 
 
 def thin_shop(tables: Path, share: float, work: Path) -> Path:
@@ -73,7 +67,7 @@ def make_runs(
     made: dict[str, list[str]] = {}
     for seed in range(options.seeds):
         plain = chosen_recipe(
-            options.recipe, seed, codes_alone=options.codes_alone, backbone=options.backbone
+            options.recipe, seed, only_codes=options.codes_alone, backbone=options.backbone
         )
         scratch = work / f"scratch-{seed}"
         run_recipe(plain, [domain], scratch)
@@ -105,7 +99,7 @@ def main() -> None:
     base = arguments.work / f"base-{'-'.join(arguments.others)}"
     others = [arguments.domains / name for name in arguments.others]
     recipe = chosen_recipe(
-        arguments.recipe, codes_alone=arguments.codes_alone, backbone=arguments.backbone
+        arguments.recipe, only_codes=arguments.codes_alone, backbone=arguments.backbone
     )
     train_run(recipe, others, base)
     domain = arguments.domains / arguments.domain

@@ -89,7 +89,7 @@ def test_an_unknown_setting_is_named_with_those_that_exist():
 
 
 def test_a_missing_setting_is_named():
-    with pytest.raises(BadConfig, match="name"):
+    with pytest.raises(BadConfig, match="Outer needs name, which is not given"):
         from_dict(Outer, {"inner": {}})
 
 

@@ -40,6 +40,13 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
         not unknown,
         f"{cls.__name__} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}",
     )
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if field.default is field.default_factory is dataclasses.MISSING
+        and field.name not in values
+    ]
+    require(not missing, f"{cls.__name__} needs {', '.join(missing)}, which is not given")
     arguments = {name: _typed(hints[name], value) for name, value in values.items()}
     try:
         return cls(**arguments)

@@ -113,6 +113,19 @@ def tiny_recommender(seed: int = 0) -> RecommenderConfig:
     )
 
 
+def codes_alone(config: RecommenderConfig) -> RecommenderConfig:
+    """The same recommender without anything beside codes: no vectors of items, no memories."""
+    sizes = config.sizes
+    if isinstance(sizes, CausalSizes):
+        sizes = dataclasses.replace(sizes, item_vectors=False, item_words=0)
+    return dataclasses.replace(
+        config,
+        sizes=sizes,
+        companions=dataclasses.replace(config.companions, neighbours=0),
+        contents=dataclasses.replace(config.contents, neighbours=0),
+    )
+
+
 def train_recommender(
     domains: Sequence[Domain],
     codes: Sequence[Path],

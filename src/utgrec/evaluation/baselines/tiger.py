@@ -27,6 +27,7 @@ from utgrec.evaluation.generative import (
 from utgrec.progress import Progress, silent
 from utgrec.recommender.train import (
     RecommenderConfig,
+    codes_alone,
     read_recommender,
     tiny_recommender,
     train_recommender,
@@ -37,13 +38,7 @@ from utgrec.training.trainer import TrainerConfig
 
 def tiger_recommender() -> RecommenderConfig:
     """The recommender of the recipe `tiny` without anything beside codes."""
-    base = tiny_recommender()
-    return dataclasses.replace(
-        base,
-        sizes=dataclasses.replace(base.sizes, item_vectors=False, item_words=0),
-        companions=dataclasses.replace(base.companions, neighbours=0),
-        contents=dataclasses.replace(base.contents, neighbours=0),
-    )
+    return codes_alone(tiny_recommender())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
