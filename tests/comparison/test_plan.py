@@ -72,7 +72,7 @@ def test_a_file_is_read_and_folders_are_relative_to_it(tmp_path):
         (("cold_share = 0.1", "share = 0.1"), "DomainPlan has no setting share"),
         (('folder = "/shops/b"', "folder = 7"), "folder must be a text, got 7"),
         (('reference = "knn"', 'reference = "KNN"'), "'KNN' is none of the systems knn"),
-        (('reference = "knn"', ""), "missing .*'reference'"),
+        (('reference = "knn"', ""), "ComparisonPlan needs reference"),
         (('name = "ours"', 'name = "knn"'), "systems must all be different, got knn"),
         (('name = "ours"', 'name = "KNN"'), "got knn more than once"),
         (('name = "ours"', 'name = "../ours"'), "got '../ours'"),
