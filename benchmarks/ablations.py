@@ -77,14 +77,9 @@ VARIANTS: dict[str, Change] = {
 
 
 def measure(
-    recipe: Recipe,
-    config: RecommenderConfig,
-    domain: Domain,
-    codes: Path,
-    out: Path,
-    start: Path | None = None,
+    recipe: Recipe, config: RecommenderConfig, domain: Domain, codes: Path, out: Path
 ) -> dict[str, float]:
-    """Train, calibrate and evaluate one variant, from new weights or those of `start`."""
+    """Train, calibrate and evaluate one variant."""
     most, seen = config.max_items, recipe.exclude_seen
     train_recommender(
         [domain],
@@ -95,7 +90,6 @@ def measure(
         calibrator=make_calibrator(
             recipe.validation, recipe.decoding, max_items=most, exclude_seen=seen
         ),
-        start=start,
     )
     model, vocabulary, _ = read_recommender(out)
     split, coded, figures = split_domain(domain), read_codes(codes).codes, {}

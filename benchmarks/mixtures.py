@@ -18,16 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from machine_facts import machine
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.split import split_domain
 from utgrec.decoding.mixed import MixedSearch
-from utgrec.evaluation.calibration import DECAYS, MOST_REMEMBERED, SHARES, VECTORS
+from utgrec.evaluation.calibration import DECAYS, MOST_REMEMBERED, SHARES, VECTORS, gain
 from utgrec.evaluation.generative import GenerativeSystem
-from utgrec.evaluation.metrics import ndcg_at
 from utgrec.evaluation.protocol import make_query
 from utgrec.recipes import tiny
 from utgrec.recommender.mixing import Mixing
@@ -41,13 +39,6 @@ BEST = 20
 SETTINGS = ("decay", "vectors", "counted", "alike")
 Mixture = tuple[str, float, float, float, float]  # way, decay, vectors, weights of the memories
 Gains = dict[Mixture, float]
-
-
-def gain(scores: Tensor, targets: Tensor, reachable: Tensor) -> float:
-    """Sum of NDCG@10 over users. Shapes: scores (b, N), targets (b,), reachable (b,), bool."""
-    ahead = (scores > scores.gather(1, targets[:, None])).sum(dim=1)
-    ahead = torch.where(reachable, ahead, scores.shape[1])
-    return float(ndcg_at(ahead.numpy(), 10).sum())
 
 
 def measure(recommender: Path, codes: Path, domain: Domain, part: str) -> Gains:

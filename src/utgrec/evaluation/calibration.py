@@ -107,13 +107,13 @@ def _calibrate(
             for (vectors, network), (one, two) in itertools.product(networks, pairs):
                 trained = (1 - one * heard[0] - two * heard[1]) * network
                 mixing = Mixing(vectors=vectors, companions=one, contents=two, decay=decay)
-                gain = _gain(trained + one * counted + two * alike, targets[part], reachable)
-                gains[mixing] = gains.get(mixing, 0.0) + gain
+                found = gain(trained + one * counted + two * alike, targets[part], reachable)
+                gains[mixing] = gains.get(mixing, 0.0) + found
     # Of equal ones the first: the grid goes from little to much.
     return max(gains, key=lambda mixing: gains[mixing])
 
 
-def _gain(scores: Tensor, targets: Tensor, reachable: Tensor) -> float:
+def gain(scores: Tensor, targets: Tensor, reachable: Tensor) -> float:
     """Sum of NDCG@10 over users. Shapes: scores (b, N), targets (b,), reachable (b,), bool."""
     wanted = scores.gather(1, targets[:, None])  # (b, 1)
     ahead = (scores > wanted).sum(dim=1)
