@@ -272,7 +272,9 @@ def test_nothing_is_done_twice(whole, domains):
     assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*")} == before
 
 
-def test_a_failed_cell_does_not_stop_the_others(domains, tmp_path, monkeypatch):
+def test_a_failed_cell_is_told_at_once_and_does_not_stop_the_others(
+    domains, tmp_path, monkeypatch, caplog
+):
     fit = systems.fit_family
 
     def fail(name, given, *rest):
@@ -282,8 +284,16 @@ def test_a_failed_cell_does_not_stop_the_others(domains, tmp_path, monkeypatch):
 
     monkeypatch.setattr(systems, "fit_family", fail)
     plan = make_plan(domains, seeds=(0, 1))
+    told: list[int] = []  # failures that were told when each task began
+
+    def begin(work, done, total, note=""):
+        if work == "Comparing":
+            told.append(len(caplog.records))
+
     with pytest.raises(CellFailed, match=r"2 of 10 tasks failed(.|\n)*knn on kitchen, seed 1"):
-        compare(plan, tmp_path, isolated=False)
+        compare(plan, tmp_path, begin, isolated=False)
+    assert told[0] == 0 and 1 in told and told[-1] == 2
+    assert "knn on kitchen, seed 1 failed: TrainingError: the loss is not finite" in caplog.text
     assert not (tmp_path / "comparison.json").exists()
     assert len(list((tmp_path / "cells").rglob("manifest.json"))) == 6
     monkeypatch.undo()

@@ -16,6 +16,7 @@ from utgrec import storage
 from utgrec.catalog import Domain, SplitRule
 from utgrec.data.cleaning.clean import CleanOptions, clean_domain
 from utgrec.data.cold import hold_out_items
+from utgrec.data.derived import check_unrelated
 from utgrec.data.neighbours import find_neighbours
 from utgrec.data.prepare import TableOptions, prepare_table
 from utgrec.data.resplit import resplit_domain
@@ -160,6 +161,9 @@ def test_the_domain_says_its_split_and_is_another_domain_by_it(tmp_path: Path) -
     back = tmp_path / "back"
     resplit_domain(derived, SplitOptions(), back, name="plain")
     assert Domain.open(back).split == domains[0].split
+    hold_out_items(back, 0.3, 0, tmp_path / "back-cold")
+    with pytest.raises(BadConfig, match="made from the same log"):  # three versions apart
+        check_unrelated([Domain.open(cut), Domain.open(tmp_path / "back-cold")])
     with pytest.raises(BadConfig, match="same split"):
         check_one_split(domains)
     with pytest.raises(BadConfig, match="held out by leave-one-out"):

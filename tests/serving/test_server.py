@@ -23,6 +23,7 @@ from utgrec.serving.app import create_app
 from utgrec.serving.batching import BatchingConfig
 from utgrec.serving.changes import CatalogEditor, Published
 from utgrec.serving.generations import GenerationStore
+from utgrec.serving.guards import MOST_HEAD_BYTES
 from utgrec.serving.keys import add_key, find_key, read_keys
 from utgrec.serving.service import ServiceConfig
 from utgrec.serving.starting import JsonLines
@@ -207,9 +208,9 @@ class TestItems:
 
 
 class TestChanges:
-    def test_an_item_is_live_with_the_answer_and_gone_with_the_next(self, own, tmp_path):
+    @pytest.mark.parametrize("item_id", ["new/cup ?#1", "two\nlines", "open end\n"])
+    def test_an_item_is_live_with_the_answer_and_gone_with_the_next(self, own, tmp_path, item_id):
         picture = png(tmp_path / "x.png")
-        item_id = "new/cup ?#1"
         item = {
             "item_id": item_id,
             "title": "Blue cup",
@@ -387,6 +388,15 @@ class TestGuards:
             answer = client.post("/v1/recommend", content=content)
             assert "larger than 200,000 bytes" in wrong(answer, 413, "body-too-large")["detail"]
 
+    def test_heads_that_are_too_large(self, client):
+        for path, headers in (
+            ("/healthz", {"x-long": "x" * MOST_HEAD_BYTES}),
+            (f"/v1/items/{'x' * MOST_HEAD_BYTES}", {}),
+            (f"/healthz?x={'x' * MOST_HEAD_BYTES}", {}),
+        ):
+            wrong(client.get(path, headers=headers), 431, "headers-too-large")
+        assert client.get("/healthz", headers={"x-long": "x" * 30_000}).status_code == 200
+
     def test_other_names_are_refused_without_keys(self, client):
         for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
             wrong(client.get("/readyz", headers={"host": host}), 421, "wrong-host")
@@ -473,7 +483,7 @@ class TestGuards:
             client.request(secret.upper(), f"/{secret}")
         records = [record for record in caplog.records if record.name == "utgrec.serving.access"]
         assert [record.facts["status"] for record in records] == [422, 404, 404]
-        assert records[1].facts["route"] == "/v1/items/{item_id:path}"
+        assert records[1].facts["route"] == "/v1/items/{item_id:id}"
         assert secret not in "".join(str(record.__dict__) for record in records).lower()
         figures = client.get("/metrics").text
         assert secret not in figures.lower()

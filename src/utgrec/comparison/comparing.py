@@ -1,5 +1,6 @@
 """Do a whole comparison: check, derive, tune, train, measure, write the tables."""
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from utgrec.errors import CellFailed
 from utgrec.progress import Progress, silent
 
 NAME = "comparison"
+log = logging.getLogger(__name__)
 
 
 class Compared(NamedTuple):
@@ -33,7 +35,8 @@ def compare(
     """Run every cell of a plan and write comparison.md, .json and .parquet into `out`.
 
     Finished cells are skipped and an interrupted one is continued, so that the same call may be
-    made again; a plan may also have grown in between. A cell that fails does not stop the others.
+    made again; a plan may also have grown in between. A cell that fails is told at once, and does not
+    stop the others.
 
     Args:
         isolated: each cell runs in a process of its own, so that its peak memory and a crash are
@@ -63,6 +66,7 @@ def compare(
                 do_here(folder, resolved, task, progress)
         except CellFailed as error:
             failed[task] = str(error)
+            log.warning("%s; the comparison goes on with the others", error)
     progress("Comparing", len(work.tasks), len(work.tasks))
     if failed:
         raise CellFailed(

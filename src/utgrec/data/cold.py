@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from utgrec import storage
 from utgrec.catalog import LEAVE_ONE_OUT, Domain, write_domain
 from utgrec.config import require
-from utgrec.data.derived import find_derived, link_pictures
+from utgrec.data.derived import derived_from, find_derived, link_pictures
 from utgrec.errors import EmptyDomain
 
 SUFFIX = "-cold"
@@ -62,7 +62,7 @@ def hold_out_items(domain_folder: Path, share: float, seed: int, out: Path) -> s
     )
     held = choose_items(domain, share, seed)
     config = {"share": share, "seed": seed}
-    inputs = {f"domain {domain.name}": domain.fingerprint}
+    inputs = derived_from(domain)
     found = find_derived(Path(domain_folder), out, config, inputs)
     if found is not None:
         return found

@@ -44,8 +44,19 @@ def find_derived(
     return found
 
 
+def derived_from(domain: Domain) -> dict[str, str]:
+    """The inputs of a domain that is derived from this one: it, and all that it comes from."""
+    inputs = {} if domain.manifest is None else domain.manifest.inputs
+    # Versions of a shop may have one name, so earlier ones are told apart by their fingerprints.
+    earlier = {
+        f"domain {mark[:16]}": mark for name, mark in inputs.items() if name.startswith("domain ")
+    }
+    return {f"domain {domain.name}": domain.fingerprint, **earlier}
+
+
 def sources(domain: Domain) -> set[str]:
-    """Fingerprints of the domains that a domain was derived from; empty for an original one."""
+    """Fingerprints of the domains that a domain was derived from, one from the other; empty for an
+    original one."""
     inputs = {} if domain.manifest is None else domain.manifest.inputs
     return {mark for name, mark in inputs.items() if name.startswith("domain ")}
 

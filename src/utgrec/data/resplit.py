@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from utgrec import storage
 from utgrec.catalog import Domain, write_domain
 from utgrec.config import require, to_dict
-from utgrec.data.derived import find_derived, link_pictures
+from utgrec.data.derived import derived_from, find_derived, link_pictures
 from utgrec.data.split import divide
 from utgrec.data.splitting import SplitOptions, choose_split, split_counts
 
@@ -38,7 +38,7 @@ def resplit_domain(
     name = name or domain.name + SUFFIX[options.kind]
     require(name != domain.name, f"the derived domain needs another name than {domain.name!r}")
     config = {"name": name, "split": to_dict(options)}
-    inputs = {f"domain {domain.name}": domain.fingerprint}
+    inputs = derived_from(domain)
     found = find_derived(Path(domain_folder), out, config, inputs)
     if found is not None:
         return found

@@ -15,6 +15,7 @@ import utgrec
 from utgrec.errors import BadImage, FieldError
 from utgrec.serving import schemas
 from utgrec.serving.access import allow
+from utgrec.serving.addresses import register_ids
 from utgrec.serving.coder import Coder
 from utgrec.serving.documents import (
     answer_document,
@@ -65,6 +66,7 @@ def create_app(
     Raises:
         MissingStage, CorruptFile, SettingsMismatch: the run cannot be used.
     """
+    register_ids()
     metrics = Metrics()
     config = config or ServiceConfig()
     service = Service(
@@ -164,7 +166,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
 
         return JSONResponse({"codes": await service.change(encode)})
 
-    @app.get("/v1/items/{item_id:path}", response_model=schemas.ItemOut, dependencies=read)
+    @app.get("/v1/items/{item_id:id}", response_model=schemas.ItemOut, dependencies=read)
     async def get_item(item_id: schemas.ItemInPath) -> Response:
         """An item, also one that was removed."""
         shelf, place = find_item(service, item_id)
@@ -180,7 +182,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
             }
         )
 
-    @app.get("/v1/similar/{item_id:path}", response_model=schemas.SimilarsOut, dependencies=read)
+    @app.get("/v1/similar/{item_id:id}", response_model=schemas.SimilarsOut, dependencies=read)
     def similar_to(
         item_id: schemas.ItemInPath, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10
     ) -> Response:
@@ -194,7 +196,7 @@ def _add_reading(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) -
         return JSONResponse({"generation": shelf.number, "items": items})
 
     @app.get(
-        "/v1/images/{item_id:path}",
+        "/v1/images/{item_id:id}",
         response_class=FileResponse,
         responses={200: {"content": {kind: {} for kind in PICTURE_TYPES.values()}}},
         dependencies=read,
@@ -271,7 +273,7 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
         return JSONResponse(published(made))
 
     @app.put(
-        "/v1/images/{item_id:path}",
+        "/v1/images/{item_id:id}",
         response_model=schemas.PublishedOut,
         openapi_extra={
             "requestBody": {
@@ -292,7 +294,7 @@ def _add_changing(app: FastAPI, service: Service, keys: tuple[Key, ...] | None) 
             raise error.about(one._replace(field="") for one in error.fields) from None
         return JSONResponse(published(made))
 
-    @app.delete("/v1/items/{item_id:path}", response_model=schemas.PublishedOut, dependencies=write)
+    @app.delete("/v1/items/{item_id:id}", response_model=schemas.PublishedOut, dependencies=write)
     async def remove_item(item_id: schemas.ItemInPath) -> Response:
         """Stop recommending an item. Histories with it stay readable."""
         _find_live(service, item_id)

@@ -22,6 +22,7 @@ log = logging.getLogger("utgrec.serving.access")
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 UNMATCHED = "unmatched"
 JSON = b"application/json"
+MOST_HEAD_BYTES = 32 * 1024  # of the address and all headers together
 
 
 class Guard:
@@ -87,6 +88,14 @@ class Guard:
         log.log(logging.INFO if error is None else logging.ERROR, "request", extra={"facts": facts})
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        head += sum(len(name) + len(value) for name, value in scope["headers"])
+        if head > MOST_HEAD_BYTES:
+            rule = f"have at most {MOST_HEAD_BYTES:,} bytes"
+            detail = f"the address and the headers have {head:,} bytes; they {rule}"
+            large = FieldError("header", f"{head:,} bytes with the address", rule)
+            await problem(431, "headers-too-large", detail, errors=[large])(scope, receive, send)
+            return
         headers = {name.lower(): value for name, value in scope["headers"]}
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host

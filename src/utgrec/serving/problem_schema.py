@@ -19,6 +19,7 @@ STATUSES = {
     421: "A server without keys was asked under another name than localhost.",
     422: "A field, value or id cannot be used.",
     429: "Too many requests are waiting; Retry-After says when to ask again.",
+    431: "The address and the headers are too large.",
     500: "The server could not answer; its log says why.",
     503: "A service that is needed does not answer, or the server is about to stop.",
 }

@@ -27,7 +27,7 @@ from utgrec.data.cleaning.findings import (
     has_real_times,
     text_column,
 )
-from utgrec.data.derived import find_derived, further_columns, link_pictures
+from utgrec.data.derived import derived_from, find_derived, further_columns, link_pictures
 from utgrec.data.kcore import require_core
 from utgrec.data.pipeline import counts_of, interactions_table
 from utgrec.data.rejects import MOST_LISTED, SCHEMA, Rejects
@@ -96,7 +96,7 @@ def clean_domain(source: Path, out: Path, options: CleanOptions) -> storage.Mani
     before = facts.get("filter", {})
     k = options.k_core or int(before.get("k_core", 1))
     config = {**to_dict(options), "k_core": k}
-    inputs = {f"domain {domain.name}": domain.fingerprint}
+    inputs = derived_from(domain)
     found = find_derived(source, out, config, inputs)
     if found is not None:
         return found
