@@ -35,8 +35,8 @@ def compare(
     """Run every cell of a plan and write comparison.md, .json and .parquet into `out`.
 
     Finished cells are skipped and an interrupted one is continued, so that the same call may be
-    made again; a plan may also have grown in between. A cell that fails is told at once, and does not
-    stop the others.
+    made again; a plan may also have grown in between. A cell that fails is told at once, and does
+    not stop the others.
 
     Args:
         isolated: each cell runs in a process of its own, so that its peak memory and a crash are
