@@ -13,11 +13,13 @@ from utgrec.recommender.causal import CausalSizes, WindowBatch
 from utgrec.recommender.domain_tokens import copy_token, leave_unnamed
 from utgrec.recommender.item_vectors import catalog_keys
 from utgrec.recommender.lend import lend_recommender
+from utgrec.recommender.mixing import CODES_ALONE, Mixing, between
 from utgrec.recommender.prefixes import PrefixBatch
 from utgrec.recommender.t5 import T5Recommender
 from utgrec.recommender.train import (
     coded_domain,
     continue_recommender,
+    read_mixing,
     read_recommender,
     train_recommender,
 )
@@ -171,6 +173,21 @@ class TestZeroShot:
         domain = write(tmp_path, "cold", 5, lengths=3)
         lend_recommender(bases / "both", domain, tmp_path / "codes cold", tmp_path / "out")
         assert "cold" in read_recommender(tmp_path / "out")[1].domains
+
+    def test_voices_are_mixed_as_on_average_in_the_shops_of_the_base(self, shops, tmp_path):
+        found = {
+            "one": Mixing(vectors=1.0, companions=0.2, contents=0.5, decay=0.4),
+            "two": Mixing(vectors=3.0, companions=0.4, contents=0.1, decay=0.8),
+        }
+        fit(shops, [0, 1], tmp_path / "base", calibrator=lambda *_: found)
+        folder, domains = shops
+        lend_recommender(tmp_path / "base", domains[2], folder / "codes three", tmp_path / "out")
+        assert read_mixing(tmp_path / "base") == found
+        (mixing,) = read_mixing(tmp_path / "out").values()
+        expected = Mixing(vectors=5 / 3, companions=0.3, contents=0.3, decay=0.6)
+        assert dataclasses.asdict(mixing) == pytest.approx(dataclasses.asdict(expected))
+        assert between([]) == Mixing()
+        assert between([CODES_ALONE] * 2) == CODES_ALONE
 
     def test_codes_of_another_domain_are_refused(self, bases, shops, tmp_path):
         folder, domains = shops

@@ -10,6 +10,7 @@ network.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from utgrec.config import require
 
@@ -41,3 +42,21 @@ CODES_ALONE = Mixing(vectors=0.0, companions=0.0, contents=0.0)
 """What a recommender writes, and nothing else."""
 NETWORK_ALONE = Mixing(companions=0.0, contents=0.0)
 """What was trained, without what is remembered beside it."""
+
+
+def between(mixtures: Sequence[Mixing]) -> Mixing:
+    """The mean of what was found in several shops, for one of which nothing was found yet.
+
+    Item vectors by their share of the network, `vectors` / (1 + `vectors`); no mixtures give the
+    default.
+    """
+    if not mixtures:
+        return Mixing()
+    count = len(mixtures)
+    codes = sum(1 / (1 + one.vectors) for one in mixtures) / count
+    return Mixing(
+        vectors=1 / codes - 1,
+        companions=sum(one.companions for one in mixtures) / count,
+        contents=sum(one.contents for one in mixtures) / count,
+        decay=sum(one.decay for one in mixtures) / count,
+    )

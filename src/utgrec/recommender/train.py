@@ -324,11 +324,20 @@ def read_memory(folder: Path) -> Memory:
         MissingStage, FormatVersionError, CorruptFile: the folder cannot be used.
     """
     manifest = storage.read_manifest(folder, STAGE)
-    values = storage.read_json(storage.check_file(folder, manifest, MIXING))
     companions = Companions.load(storage.check_file(folder, manifest, COMPANIONS))
     contents = Contents.load(storage.check_file(folder, manifest, CONTENTS))
-    mixing = {name: from_dict(Mixing, one) for name, one in values.items()}
-    return Memory(companions, contents, mixing)
+    return Memory(companions, contents, read_mixing(folder))
+
+
+def read_mixing(folder: Path) -> dict[str, Mixing]:
+    """How a finished recommender stage mixes its voices in each of its domains.
+
+    Raises:
+        MissingStage, FormatVersionError, CorruptFile: the folder cannot be used.
+    """
+    manifest = storage.read_manifest(folder, STAGE)
+    values = storage.read_json(storage.check_file(folder, manifest, MIXING))
+    return {name: from_dict(Mixing, one) for name, one in values.items()}
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
