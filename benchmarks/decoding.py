@@ -51,8 +51,9 @@ RESULTS = Path(__file__).parent / "results" / "decoding.json"
 HISTORY_ITEMS, K, SIDE = 20, 10, 1536
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MILLION = 1_000_000
+_PRODUCTS = 20
 MOST_SEQUENCES = 6400  # users × beams that `generate` gets at once; 5 GB
-PARTS = ("decoding", "reference", "decoder-only", "mixed", "million")
+PARTS = ("decoding", "reference", "decoder-only", "mixed", "million", "eight bits")
 
 
 def make_model(vocabulary: Vocabulary) -> Any:
@@ -323,6 +324,36 @@ class Bench:
             if one.cpu > 0
         ]
 
+    def eight_bits(self, rows: int) -> list[dict[str, Any]]:
+        """Products of a layer: these kernels' beside those of torch with eight-bit numbers.
+
+        The latter find the scale of each input anew, as a search would have to.
+        """
+        config, found = self.model.config, []
+        width, feed = config.d_model, config.d_ff
+        for outputs, inputs in ((feed, width), (width, feed), (width, width)):
+            weight, x = torch.randn(outputs, inputs), torch.randn(1, rows, inputs)
+            ways = {}
+            for name, dtype in self.dtypes.items():
+                kernels, given = self.lean[name].kernels, x.to(dtype)
+                matrix, hidden = kernels.matrix(weight), torch.zeros(1, rows, outputs)
+                ways[name] = Way(partial(_many, partial(kernels.add, hidden, given, matrix)), 1)
+            scales = weight.abs().amax(dim=1) / 127
+            nothing = torch.zeros(outputs, dtype=torch.int64)
+            small = torch.quantize_per_channel(weight, scales, nothing, 0, torch.qint8)
+            packed = torch.ops.quantized.linear_prepack(small, None)
+            ways["int8 by torch"] = Way(
+                partial(_many, partial(torch.ops.quantized.linear_dynamic, x[0], packed)), 1
+            )
+            taken = take_turns(ways, 20 * self.repeats, "cpu")
+            flops = 2 * rows * outputs * inputs * _PRODUCTS
+            found += [
+                {"way": name, "rows": rows, "outputs": outputs, "inputs": inputs}
+                | {"gflops": flops / one.wall / 1e9, "gflops_cpu": flops / one.cpu / 1e9}
+                for name, one in taken.items()
+            ]
+        return found
+
     def decoder_only(self, beam: int) -> list[dict[str, Any]]:
         """Users per second of the decoder-only recommender, of its default sizes."""
         model = CausalRecommender(CausalSizes(), self.vocabulary).to(self.device).eval()
@@ -339,6 +370,12 @@ class Bench:
             | {"cpu_ms_per_user": 1000 * taken[name].cpu / way.users}
             for name, way in ways.items()
         ]
+
+
+def _many(call: Callable[[], Any]) -> None:
+    """The same call some times, as one takes too little time to be measured."""
+    for _ in range(_PRODUCTS):
+        call()
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
@@ -389,6 +426,9 @@ def main() -> None:
     if "mixed" in options.parts and options.device == "cpu":
         result["mixed"] = bench.mixed(50)
         show("item vectors, companions and contents beside codes", result["mixed"])
+    if "eight bits" in options.parts and options.device == "cpu":
+        result["eight_bits"] = bench.eight_bits(32 * 50)
+        show("products of 32 users at beam 50", result["eight_bits"])
     if "million" in options.parts:
         result["million"] = bench.larger_catalogue(20)
         show("a million items", [{**result["million"], "filters": "below"}])
