@@ -13,6 +13,7 @@ from test_marketplace_quality import small_recipe
 from utgrec.adaptation import adapt_run
 from utgrec.data.marketplace import BehaviourConfig, MarketplaceConfig, write_marketplace
 from utgrec.recipes import Recipe
+from utgrec.recommender.train import codes_alone
 from utgrec.regimes import AdaptConfig
 from utgrec.runs import run_recipe
 
@@ -55,20 +56,6 @@ def long_recipe() -> Recipe:
     )
 
 
-def codes_alone(recipe: Recipe) -> Recipe:
-    """As in the paper: without item vectors, words and memories, which know a shop fast."""
-    recommender, change = recipe.recommender, dataclasses.replace
-    return change(
-        recipe,
-        recommender=change(
-            recommender,
-            sizes=change(recommender.sizes, item_vectors=False, item_words=0),
-            companions=change(recommender.companions, neighbours=0),
-            contents=change(recommender.contents, neighbours=0),
-        ),
-    )
-
-
 def bring(recipe: Recipe, folder: Path) -> dict[str, float]:
     """NDCG@10 in clothing after each regime from a base of the kitchen, and that of popularity."""
     kitchen, clothing = write_marketplace(folder / "market", MARKET)
@@ -92,7 +79,9 @@ def test_what_one_shop_teaches_helps_another(tmp_path):
 
     Measured once: full .236, from-scratch .155, zero-shot .038, popularity .017.
     """
-    ndcg = bring(codes_alone(long_recipe()), tmp_path)
+    recipe = long_recipe()
+    alone = dataclasses.replace(recipe, recommender=codes_alone(recipe.recommender))
+    ndcg = bring(alone, tmp_path)
     assert ndcg["full"] > 1.2 * ndcg["from-scratch"], ndcg
     assert ndcg["full"] > 1.5 * ndcg["zero-shot"], ndcg
     assert ndcg["zero-shot"] > 1.3 * ndcg["popularity"], ndcg
@@ -100,8 +89,11 @@ def test_what_one_shop_teaches_helps_another(tmp_path):
 
 @pytest.mark.slow
 def test_words_and_memories_help_at_once_and_are_not_lost(tmp_path):
-    """The whole recommender, which learns the new shop by itself as fast."""
+    """The whole recommender, which learns the new shop by itself as fast.
+
+    Measured once: full .366, from-scratch .371, zero-shot .366, popularity .017.
+    """
     ndcg = bring(long_recipe(), tmp_path)
     assert ndcg["zero-shot"] > 5 * ndcg["popularity"], ndcg
+    assert ndcg["zero-shot"] > 0.9 * ndcg["from-scratch"], ndcg
     assert ndcg["full"] > 0.95 * ndcg["from-scratch"], ndcg
-    assert ndcg["full"] > 1.2 * ndcg["zero-shot"], ndcg
