@@ -52,11 +52,10 @@ def make_model(domain: CodedDomain) -> CausalRecommender:
     return CausalRecommender(sizes, VOCABULARY, known=known).eval()
 
 
-def calibrate(domain: CodedDomain, model, companions: Companions) -> Mixing:
+def calibrate(domain: CodedDomain, model, companions: Companions, **before: Mixing) -> Mixing:
     calibrator = make_calibrator(ValidationConfig(), DECODING, max_items=20, exclude_seen=True)
-    return calibrator(model, VOCABULARY, [domain], Memory(companions, Contents.nothing(), {}))[
-        "shop"
-    ]
+    memory = Memory(companions, Contents.nothing(), before)
+    return calibrator(model, VOCABULARY, [domain], memory)["shop"]
 
 
 def gain(domain: CodedDomain, model, companions: Companions, mixing: Mixing) -> float:
@@ -125,11 +124,14 @@ def test_without_anything_to_mix_codes_speak_alone(shop) -> None:
     assert calibrate(domain, model, Companions.nothing()) == CODES_ALONE
 
 
-def test_without_validation_items_the_default_stays(shop) -> None:
+def test_without_validation_items_the_mixture_stays(shop) -> None:
     domain, model, companions = shop
     nobody = np.full(USERS, -1, dtype=np.int32)
     other = domain._replace(split=domain.split._replace(valid=nobody, test=nobody))
     assert calibrate(other, model, companions) == Mixing()
+    of_a_base = Mixing(vectors=5.0, companions=0.1, contents=0.2)
+    assert calibrate(other, model, companions, shop=of_a_base) == of_a_base
+    assert calibrate(domain, model, companions, shop=of_a_base) != of_a_base
 
 
 def test_contents_are_heard_where_they_know() -> None:

@@ -83,7 +83,7 @@ def _calibrate(
     if not isinstance(search, MixedSearch):
         return CODES_ALONE  # there is nothing to mix
     if len(users) == 0:
-        return Mixing()
+        return memory.mixing_of(domain.name)
     query = make_query(domain.split, users, "valid")
     targets = torch.from_numpy(domain.split.valid[users].astype(np.int64))
     tokens, mask = system.encoder.encode(query.histories)

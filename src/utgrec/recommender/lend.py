@@ -9,7 +9,6 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.config import from_dict
 from utgrec.data.split import trained_facts
-from utgrec.recommender.mixing import between
 from utgrec.recommender.networks import know_items, show_words
 from utgrec.recommender.train import (
     STAGE,
@@ -17,7 +16,6 @@ from utgrec.recommender.train import (
     coded_domain,
     common_sizes,
     continue_recommender,
-    read_mixing,
     remember,
     write_recommender,
 )
@@ -48,8 +46,7 @@ def lend_recommender(start: Path, domain: Domain, codes: Path, out: Path) -> sto
         # Remembering trains nothing, and the mixture is what held in the shops of the base: no
         # validation item of this one is looked at.
         coded = coded_domain(domain, codes)
-        mixing = {domain.name: between(list(read_mixing(start).values()))}
-        memory = remember([domain], [coded], vocabulary, config)._replace(mixing=mixing)
+        memory = remember([domain], [coded], vocabulary, config, start)
         show_words(model, [coded], vocabulary, memory.contents)
         write_recommender(work.folder, model, vocabulary, memory)
         facts = {

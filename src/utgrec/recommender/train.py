@@ -18,7 +18,7 @@ from utgrec.recommender.companions import Companions, CompanionsConfig, count_co
 from utgrec.recommender.contents import Contents, ContentsConfig, compare_contents
 from utgrec.recommender.domain_tokens import copy_token, leave_unnamed
 from utgrec.recommender.histories import CodedDomain
-from utgrec.recommender.mixing import Mixing
+from utgrec.recommender.mixing import Mixing, between
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.networks import (
     Sizes,
@@ -142,7 +142,7 @@ def train_recommender(
     Args:
         codes: the codes stage of each domain, in the order of the domains.
         validator: makes the function that measures NDCG@10 on validation items.
-        calibrator: finds how the voices are mixed; None takes the defaults of `Mixing`.
+        calibrator: finds how the voices are mixed; None leaves it as `remember` has it.
         start: a finished recommender of the same sizes to go on from, instead of random weights.
 
     Raises:
@@ -176,7 +176,7 @@ def train_recommender(
         coded = [
             coded_domain(domain, folder) for domain, folder in zip(domains, codes, strict=True)
         ]
-        memory = remember(domains, coded, vocabulary, config)
+        memory = remember(domains, coded, vocabulary, config, start)
         know_items(model, coded, vocabulary)
         show_words(model, coded, vocabulary, memory.contents)
         batches = make_batches(
@@ -296,13 +296,19 @@ def remember(
     coded: Sequence[CodedDomain],
     vocabulary: Vocabulary,
     config: RecommenderConfig,
+    start: Path | None = None,
 ) -> Memory:
-    """What is counted and compared in some domains, mixed by default."""
+    """What is counted and compared in some domains.
+
+    Mixed as on average in the domains of the recommender to go on from, if there is one, else by
+    default.
+    """
     texts = [domain.catalog.texts for domain in domains]
+    mixing = between([] if start is None else list(read_mixing(start).values()))
     return Memory(
         count_companions(coded, vocabulary, config.companions),
         compare_contents(coded, texts, vocabulary, config.contents),
-        {domain.name: Mixing() for domain in domains},
+        {domain.name: mixing for domain in domains},
     )
 
 
