@@ -55,8 +55,8 @@ def between(mixtures: Sequence[Mixing]) -> Mixing:
     count = len(mixtures)
     codes = sum(1 / (1 + one.vectors) for one in mixtures) / count
     return Mixing(
-        vectors=1 / codes - 1,
-        companions=sum(one.companions for one in mixtures) / count,
-        contents=sum(one.contents for one in mixtures) / count,
-        decay=sum(one.decay for one in mixtures) / count,
+        vectors=round(1 / codes - 1, 6),
+        companions=round(sum(one.companions for one in mixtures) / count, 6),
+        contents=round(sum(one.contents for one in mixtures) / count, 6),
+        decay=round(sum(one.decay for one in mixtures) / count, 6),
     )
