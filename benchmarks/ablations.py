@@ -24,7 +24,7 @@ from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import GenerativeSystem, make_validator
 from utgrec.evaluation.protocol import evaluate
 from utgrec.recipes import Recipe
-from utgrec.recommender.mixing import NETWORK_ALONE
+from utgrec.recommender.mixing import NETWORK_ALONE, Mixing
 from utgrec.recommender.train import (
     RecommenderConfig,
     read_memory,
@@ -91,24 +91,44 @@ def measure(
             recipe.validation, recipe.decoding, max_items=most, exclude_seen=seen
         ),
     )
-    model, vocabulary, _ = read_recommender(out)
-    split, coded, figures = split_domain(domain), read_codes(codes).codes, {}
-    for name, mixing in (("mixed", None), ("network", NETWORK_ALONE)):
-        system = GenerativeSystem(
-            model,
-            vocabulary,
-            domain.name,
-            coded,
-            max_items=most,
-            decoding=dataclasses.replace(recipe.decoding, mixing=mixing),
-            memory=read_memory(out),
-        )
-        for part in ("valid", "test"):
-            result = evaluate(
-                system, split, part=part, item_count=len(coded), ks=(10,), exclude_seen=seen
-            )
-            figures[f"{part} {name}"] = result.mean("ndcg@10")
-    return figures
+    return {
+        f"{part} {name}": figure
+        for name, mixing in (("mixed", None), ("network", NETWORK_ALONE))
+        for part, figure in ndcg_of(recipe, config, domain, codes, out, mixing).items()
+    }
+
+
+def ndcg_of(
+    recipe: Recipe,
+    config: RecommenderConfig,
+    domain: Domain,
+    codes: Path,
+    trained: Path,
+    mixing: Mixing | None = None,
+) -> dict[str, float]:
+    """NDCG@10 of all validation and test items; `mixing` None is what validation found."""
+    model, vocabulary, _ = read_recommender(trained)
+    coded = read_codes(codes).codes
+    system = GenerativeSystem(
+        model,
+        vocabulary,
+        domain.name,
+        coded,
+        max_items=config.max_items,
+        decoding=dataclasses.replace(recipe.decoding, mixing=mixing),
+        memory=read_memory(trained),
+    )
+    return {
+        part: evaluate(
+            system,
+            split_domain(domain),
+            part=part,
+            item_count=len(coded),
+            ks=(10,),
+            exclude_seen=recipe.exclude_seen,
+        ).mean("ndcg@10")
+        for part in ("valid", "test")
+    }
 
 
 def main() -> None:

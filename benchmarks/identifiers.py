@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from ablations import ndcg_of
 from machine_facts import machine
 from transfer import chosen_recipe
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.split import split_domain
-from utgrec.evaluation.generative import GenerativeSystem, make_validator
-from utgrec.evaluation.protocol import evaluate
+from utgrec.evaluation.generative import make_validator
 from utgrec.recipes import Recipe
-from utgrec.recommender.train import RecommenderConfig, read_recommender, train_recommender
+from utgrec.recommender.mixing import CODES_ALONE
+from utgrec.recommender.train import RecommenderConfig, train_recommender
 from utgrec.runs import RunFolder
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.assignment import Assignment, assign_codes
@@ -96,31 +97,6 @@ def learn(
     return out
 
 
-def figures(recipe: Recipe, trained: Path, domain: Domain, codes: Path) -> dict[str, float]:
-    """NDCG@10 of the validation and the test items."""
-    model, vocabulary, config = read_recommender(trained)
-    coded = read_codes(codes).codes
-    system = GenerativeSystem(
-        model,
-        vocabulary,
-        domain.name,
-        coded,
-        max_items=config.max_items,
-        decoding=recipe.decoding,
-    )
-    return {
-        part: evaluate(
-            system,
-            split_domain(domain),
-            part=part,
-            item_count=len(coded),
-            ks=(10,),
-            exclude_seen=recipe.exclude_seen,
-        ).mean("ndcg@10")
-        for part in ("valid", "test")
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a finished run with a tokenizer and codes")
@@ -164,7 +140,7 @@ def main() -> None:
             "all sets, then one": learn(recipe, config, [domain], [own], place("all"), mixed),
         }
         for name, trained in ways.items():
-            measured = figures(recipe, trained, domain, own)
+            measured = ndcg_of(recipe, config, domain, own, trained, CODES_ALONE)
             results.append({"way": name, "seed": seed, "steps": steps, **measured})
             print(results[-1], flush=True)
     storage.write_json(

@@ -189,6 +189,9 @@ class TestZeroShot:
         for run in ("out", "trained"):
             (mixing,) = read_mixing(tmp_path / run).values()
             assert dataclasses.asdict(mixing) == pytest.approx(dataclasses.asdict(expected))
+        # One that the base knows is mixed as there.
+        lend_recommender(tmp_path / "base", domains[1], folder / "codes two", tmp_path / "known")
+        assert read_mixing(tmp_path / "known") == {"two": found["two"]}
         assert between([]) == Mixing()
         assert between([CODES_ALONE] * 2) == CODES_ALONE
 

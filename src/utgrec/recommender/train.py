@@ -300,15 +300,16 @@ def remember(
 ) -> Memory:
     """What is counted and compared in some domains.
 
-    Mixed as on average in the domains of the recommender to go on from, if there is one, else by
-    default.
+    A domain that the recommender to go on from knows is mixed as there, another one as on average
+    there; without such a recommender all are mixed by default.
     """
     texts = [domain.catalog.texts for domain in domains]
-    mixing = between([] if start is None else list(read_mixing(start).values()))
+    found = {} if start is None else read_mixing(start)
+    mean = between(list(found.values()))
     return Memory(
         count_companions(coded, vocabulary, config.companions),
         compare_contents(coded, texts, vocabulary, config.contents),
-        {domain.name: mixing for domain in domains},
+        {domain.name: found.get(domain.name, mean) for domain in domains},
     )
 
 
