@@ -5,7 +5,17 @@ import pytest
 from scipy import sparse
 
 from utgrec.data import similarities
-from utgrec.data.similarities import NO_ITEM, best, most_similar, nearest, unit_rows
+from utgrec.data.similarities import (
+    NO_ITEM,
+    Order,
+    best,
+    likely_to_follow,
+    most_similar,
+    nearest,
+    unit_rows,
+)
+
+NO_ORDER = Order(distance=0.0, backward=1.0, window=1000)
 
 
 def zipf_rows(rows: int, columns: int = 400, seed: int = 0) -> sparse.csr_matrix:
@@ -17,6 +27,14 @@ def zipf_rows(rows: int, columns: int = 400, seed: int = 0) -> sparse.csr_matrix
     holders = np.bincount(counts.indices, minlength=columns)
     counts.data = np.log(rows / holders[counts.indices]) + 0.01
     return unit_rows(counts)
+
+
+def histories(users: int = 50, items: int = 30) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets and items, of which users take some several times; the last item nobody takes."""
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(0, 12, users)
+    taken = np.minimum(rng.zipf(1.3, lengths.sum()), items - 1) - 1
+    return np.concatenate([[0], np.cumsum(lengths)]), taken
 
 
 def by_hand(vectors: sparse.csr_matrix, row: int, neighbours: int) -> list[int]:
@@ -41,15 +59,64 @@ def test_how_many_are_compared_together_changes_nothing(
     whole = (
         nearest(vectors, vectors, neighbours=5, first=0),
         most_similar(taken, neighbours=5, shrink=2.0),
+        likely_to_follow(*histories(), 30, neighbours=5, shrink=2.0, order=Order(0.3, 0.5, 4)),
     )
     monkeypatch.setattr(similarities, "_TOGETHER", together)
     parts = (
         nearest(vectors, vectors, neighbours=5, first=0),
         most_similar(taken, neighbours=5, shrink=2.0),
+        likely_to_follow(*histories(), 30, neighbours=5, shrink=2.0, order=Order(0.3, 0.5, 4)),
     )
     for one, other in zip(whole, parts, strict=True):
         assert np.array_equal(one.items, other.items)
         assert np.array_equal(one.values, other.values)
+
+
+@pytest.mark.parametrize("shrink", [0.0, 2.0])
+def test_without_order_who_follows_is_who_is_similar(shrink: float) -> None:
+    offsets, items = histories()
+    users = np.repeat(np.arange(50), np.diff(offsets))
+    counts = sparse.csr_matrix((np.ones(len(items)), (users, items)), shape=(50, 30))
+    similar = most_similar(counts, neighbours=8, shrink=shrink)
+    follow = likely_to_follow(offsets, items, 30, neighbours=8, shrink=shrink, order=NO_ORDER)
+    assert np.array_equal(follow.items, similar.items)
+    np.testing.assert_allclose(follow.values, similar.values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("order", [Order(0.3, 0.5, 4), Order(0.0, 0.0, 1), Order(2.0, 1.0, 100)])
+def test_who_follows_as_by_hand(order: Order) -> None:
+    offsets, items = histories()
+    shrink, count = 2.0, 30
+    vectors, times = np.zeros((count, 50)), np.zeros((count, 50))
+    for user in range(50):
+        own = items[offsets[user] : offsets[user + 1]]
+        for item in own:
+            times[item, user] += 1
+        idf = max(np.log(count) - np.log(1 + len(set(own))), 0)
+        vectors[:, user] = np.sqrt(times[:, user]) * idf
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    products, common = np.zeros((count, count)), np.zeros((count, count))
+    for user in range(50):
+        own = items[offsets[user] : offsets[user + 1]]
+        for at, one in enumerate(own):
+            for place, other in enumerate(own):
+                if one == other or abs(place - at) > order.window:
+                    continue
+                near = 1 / (1 + order.distance * (abs(place - at) - 1))
+                near *= 1 if place > at else order.backward
+                near /= times[one, user] * times[other, user]
+                products[one, other] += near * vectors[one, user] * vectors[other, user]
+                common[one, other] += near
+    similar = products * common / (common + shrink)
+    takers = (times > 0).sum(axis=1)
+    similar[np.arange(count), np.arange(count)] = takers / (takers + shrink)
+    found = likely_to_follow(offsets, items, count, neighbours=count, shrink=shrink, order=order)
+    dense = np.zeros((count, count))
+    for row in range(count):
+        kept = found.items[row] != NO_ITEM
+        dense[row, found.items[row][kept]] = found.values[row][kept]
+        assert (np.diff(found.values[row]) <= 0).all()
+    np.testing.assert_allclose(dense, similar, atol=1e-6)
 
 
 def test_blocks_hold_a_bounded_number_of_products(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
-"""What is remembered of who took what: the same as ItemKNN, found again by codes."""
+"""What is remembered of who took what: ItemKNN where order says nothing, found again by codes."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from utgrec.recommender.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("a", "b"))
 CONFIG = CompanionsConfig(neighbours=6, shrink=2.0)
+WITHOUT_ORDER = dataclasses.replace(CONFIG, distance=0.0, backward=1.0, window=1000)
 
 
 def make_domain(name: str, items: int, seed: int, known: int | None = None) -> CodedDomain:
@@ -46,7 +48,7 @@ def weigh(companions: CatalogCompanions, domain: CodedDomain, history: list[int]
 @pytest.mark.parametrize("decay", [1.0, 0.5])
 def test_weighs_as_itemknn_does(decay: float) -> None:
     domain = make_domain("a", 40, seed=0)
-    memory = count_companions([domain], VOCABULARY, CONFIG)
+    memory = count_companions([domain], VOCABULARY, WITHOUT_ORDER)
     companions = CatalogCompanions(memory, VOCABULARY, "a", domain.codes)
     settings = ItemKNNConfig(neighbours=6, shrink=2.0, decay=decay)
     itemknn = ItemKNN.fit(domain.split, 40, settings)
@@ -60,6 +62,18 @@ def test_weighs_as_itemknn_does(decay: float) -> None:
             expected.scores[0][found]
         )
         torch.testing.assert_close(ours, scores, atol=1e-5, rtol=1e-5)
+
+
+def test_what_comes_soon_after_is_named_first() -> None:
+    codes = make_domain("a", 40, seed=0).codes
+    train = np.array([0, 1, 2, 0, 1, 2, 3, 4, 5], dtype=np.int32)
+    offsets, held = np.arange(0, 10, 3), np.full(3, -1, dtype=np.int32)
+    domain = CodedDomain("a", codes, Split(train=train, offsets=offsets, valid=held, test=held))
+    memory = count_companions([domain], VOCABULARY, CONFIG)
+    companions = CatalogCompanions(memory, VOCABULARY, "a", codes)
+    of_each = [weigh(companions, domain, [item], 1.0) for item in range(3)]
+    assert of_each[0][1] > of_each[0][2] > 0  # the nearer one
+    assert of_each[1][2] > of_each[1][0] > 0  # the one that came after
 
 
 def test_domains_are_counted_apart() -> None:
@@ -115,6 +129,9 @@ def test_nothing_is_remembered_without_neighbours() -> None:
     [
         (CompanionsConfig, {"neighbours": -1}),
         (CompanionsConfig, {"shrink": -1.0}),
+        (CompanionsConfig, {"distance": -0.1}),
+        (CompanionsConfig, {"backward": 1.1}),
+        (CompanionsConfig, {"window": 0}),
         (Mixing, {"vectors": -1.0}),
         (Mixing, {"companions": 1.0}),
         (Mixing, {"companions": 0.5, "contents": 0.5}),

@@ -1,6 +1,8 @@
 """Items taken by the same users are similar: the cosine of tf-idf vectors over users.
 
-A user who took n of N items counts log(N / (1 + n)): who takes everything says little.
+A user who took n of N items counts log(N / (1 + n)): who takes everything says little. Where what comes
+next is asked for, `likely_to_follow` weighs each user's part by how near the two were taken, and which
+came first.
 
 All products of all items are quadratic in the catalogue. So few items are compared at a time that
 their products have a bound, and where one item meets very many others, `nearest` looks for its
@@ -22,6 +24,7 @@ NO_ITEM = -1
 MOST_MET = 100_000  # others that an item meets in the columns by which its neighbours are sought
 SHORTLIST = 4  # times K items that are then compared in full
 _TOGETHER = 2**21  # products of some items with all others that are held at a time, 12 bytes each
+_PAIR = 8  # times the room of a product that two places of a history take
 
 Scores = npt.NDArray[np.floating[Any]]
 
@@ -81,6 +84,72 @@ def most_similar(
     return found
 
 
+class Order(NamedTuple):
+    """How much two items of one user say of each other, by their places in the history."""
+
+    distance: float  # o places apart they count 1 / (1 + distance · (o - 1)); 0: wherever they are
+    backward: float  # of what an item says of those before it, beside those after it
+    window: int  # places; items further apart count nothing
+
+
+def likely_to_follow(
+    offsets: Ints, items: Ints, item_count: int, *, neighbours: int, shrink: float, order: Order
+) -> Similarities:
+    """For each item those that follow it soon, by the products that `most_similar` sums up.
+
+    A user's product of two items is weighed by their places (`Order`), and so is the user when common
+    users are counted for the shrinkage. Of an item that a user took several times, each time has its
+    part. Every item is its own neighbour, as likely as `most_similar` has it. With a distance of 0,
+    backward 1 and a window as long as the longest history, the result is that of `most_similar`.
+
+    Shapes: offsets (U + 1,), items (I,), the histories of users one after another.
+    """
+    lengths = np.diff(offsets)
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    counts = sparse.csr_matrix(
+        (np.ones(len(items)), (users, items)), shape=(len(lengths), item_count)
+    )
+    counts.sum_duplicates()
+    vectors = _tfidf_vectors(counts)  # (N, U)
+    part = 1 / _at(counts, users, items)  # (I,)
+    weight = part * _at(vectors.T.tocsr(), users, items)
+    places = np.arange(len(items))
+    first = np.maximum(np.repeat(offsets[:-1], lengths), places - order.window)
+    last = np.minimum(np.repeat(offsets[1:], lengths), places + order.window + 1)
+    by_item = np.argsort(items, kind="stable")  # places, those of the first item first
+    starts = np.concatenate([[0], np.cumsum(np.bincount(items, minlength=item_count))])
+
+    def meet(places: Ints, start: int, rows: int) -> tuple[Any, Any]:
+        """Sums of products and of common users of the items `start` …: (rows, N), sparse."""
+        here = np.repeat(places, (last - first)[places])
+        there = _ranges(first[places], last[places])
+        nearness = np.where(there > here, 1.0, order.backward)
+        nearness /= 1 + order.distance * np.maximum(np.abs(there - here) - 1, 0)
+        products = nearness * weight[here] * weight[there]
+        kept = (products > 0) & (items[here] != items[there])
+        common = (nearness * part[here] * part[there])[kept]
+        at, shape = (items[here[kept]] - start, items[there[kept]]), (rows, item_count)
+        return (
+            sparse.csr_matrix((products[kept], at), shape=shape),
+            sparse.csr_matrix((common, at), shape=shape),
+        )
+
+    takers = np.diff(vectors.indptr)  # (N,)
+    own = sparse.diags_array(takers / np.maximum(takers + shrink, 1)).tocsr()
+    met = np.concatenate([[0], np.cumsum((last - first)[by_item])])[starts] * _PAIR
+    found = _nothing(item_count, min(neighbours, item_count))
+    for rows in _blocks(np.arange(item_count), np.diff(met)):
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+        parts = np.array_split(
+            by_item[starts[start] : starts[stop]], 1 + (met[stop] - met[start]) // _TOGETHER
+        )
+        sums = [meet(places, start, len(rows)) for places in parts]
+        block, common = (sum(of[1:], of[0]) for of in zip(*sums, strict=True))
+        block.data *= common.data / (common.data + shrink)  # the same pattern: sums of positives
+        _keep_best(block + own[start:stop], found, rows, None)
+    return found
+
+
 def nearest(
     vectors: Any, others: Any, *, neighbours: int, first: int | None = None, most: int = MOST_MET
 ) -> Similarities:
@@ -125,6 +194,19 @@ def unit_rows(vectors: Any) -> Any:
     out = vectors.copy()
     out.data /= np.repeat(norms, np.diff(out.indptr))
     return out
+
+
+def _at(matrix: Any, rows: Ints, columns: Ints) -> Scores:
+    """Some entries of a sparse matrix. Shapes: (m,), (m,) → (m,)."""
+    entries: Scores = np.asarray(matrix[rows, columns]).ravel()
+    return entries
+
+
+def _ranges(first: Ints, last: Ints) -> Ints:
+    """All integers of first … last - 1, one range after another. Shapes: (n,), (n,) → (sum,)."""
+    lengths = last - first
+    ends = np.cumsum(lengths)
+    return np.arange(lengths.sum()) + np.repeat(first - (ends - lengths), lengths)
 
 
 def _nothing(rows: int, width: int) -> Similarities:

@@ -1,9 +1,9 @@
-"""Companions: items that the same people took, counted and remembered beside the network.
+"""Companions: items that the same people took soon after, counted and remembered beside the network.
 
 What little a shop's log says of a rare item is in its counts; a network needs many steps to learn
 them by heart, and a small shop does not have the log for it. So a recommender keeps, for each item
-of its training histories, the items most similar by who took them: the cosine of tf-idf vectors
-over users, as ItemKNN has it. An item is known by its domain and its codes (`item_vectors.py`), so
+of its training histories, the items most likely to follow: the cosine of tf-idf vectors over users,
+as ItemKNN has it, where who took the two near each other, and in this order, counts for more. An item is known by its domain and its codes (`item_vectors.py`), so
 the memory holds in every later generation of a catalogue. Nothing is trained here, so a new shop
 has companions as soon as it has a log. `contents.py` keeps items that say the same in the same way.
 
@@ -20,11 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
-from scipy import sparse
 from torch import Tensor
 
 from utgrec.config import require
-from utgrec.data.similarities import Similarities, most_similar
+from utgrec.data.similarities import Order, Similarities, likely_to_follow
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.item_vectors import catalog_keys, item_keys, token_bits
 from utgrec.recommender.vocabulary import Vocabulary
@@ -40,10 +39,19 @@ class CompanionsConfig:
     """Most similar items kept for each item, K; 0 remembers nothing."""
     shrink: float = 5.0
     """A similarity that rests on m common users is multiplied by m / (m + shrink) (users)."""
+    distance: float = 0.1
+    """Two items that a user took o places apart count 1 / (1 + distance · (o - 1)) for each other."""
+    backward: float = 0.5
+    """What an item says of those taken before it, beside those taken after it."""
+    window: int = 50
+    """Items of a user that are further apart say nothing of each other (places)."""
 
     def __post_init__(self) -> None:
         require(self.neighbours >= 0, f"neighbours must be at least 0, got {self.neighbours}")
         require(self.shrink >= 0, f"shrink must be at least 0, got {self.shrink}")
+        require(self.distance >= 0, f"distance must be at least 0, got {self.distance}")
+        require(0 <= self.backward <= 1, f"backward must be in [0, 1], got {self.backward}")
+        require(self.window >= 1, f"window must be at least 1, got {self.window}")
 
 
 class Companions(NamedTuple):
@@ -83,12 +91,16 @@ def count_companions(
     for domain in domains:
         split = domain.split
         known = np.unique(split.train)  # (n_d,)
-        users = np.repeat(np.arange(len(split.offsets) - 1), np.diff(split.offsets))
-        counts = sparse.csr_matrix(
-            (np.ones(len(users)), (users, np.searchsorted(known, split.train))),
-            shape=(len(split.offsets) - 1, len(known)),
+        counted.append(
+            likely_to_follow(
+                split.offsets,
+                np.searchsorted(known, split.train),
+                len(known),
+                neighbours=config.neighbours,
+                shrink=config.shrink,
+                order=Order(config.distance, config.backward, config.window),
+            )
         )
-        counted.append(most_similar(counts, neighbours=config.neighbours, shrink=config.shrink))
         keys.append(catalog_keys(vocabulary, domain.name, domain.codes[known]))
     return join_companions(keys, counted, config.neighbours)
 
