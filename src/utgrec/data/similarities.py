@@ -1,8 +1,7 @@
 """Items taken by the same users are similar: the cosine of tf-idf vectors over users.
 
-A user who took n of N items counts log(N / (1 + n)): who takes everything says little. Where what comes
-next is asked for, `likely_to_follow` weighs each user's part by how near the two were taken, and which
-came first.
+A user who took n of N items counts log(N / (1 + n)): who takes everything says little. For what
+comes next, `likely_to_follow` weighs a user's part by how near the two were taken, and which first.
 
 All products of all items are quadratic in the catalogue. So few items are compared at a time that
 their products have a bound, and where one item meets very many others, `nearest` looks for its
@@ -97,10 +96,10 @@ def likely_to_follow(
 ) -> Similarities:
     """For each item those that follow it soon, by the products that `most_similar` sums up.
 
-    A user's product of two items is weighed by their places (`Order`), and so is the user when common
-    users are counted for the shrinkage. Of an item that a user took several times, each time has its
-    part. Every item is its own neighbour, as likely as `most_similar` has it. With a distance of 0,
-    backward 1 and a window as long as the longest history, the result is that of `most_similar`.
+    A user's product of two items is weighed by their places (`Order`), and so is the user when
+    common users are counted for the shrinkage. Of an item that a user took several times, each time
+    has its part. Every item is its own neighbour, as likely as `most_similar` has it. With distance
+    0, backward 1 and a window as long as the longest history, the result is that of `most_similar`.
 
     Shapes: offsets (U + 1,), items (I,), the histories of users one after another.
     """

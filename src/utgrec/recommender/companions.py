@@ -1,11 +1,12 @@
-"""Companions: items that the same people took soon after, counted and remembered beside the network.
+"""Companions: items that the same people took soon after, remembered beside the network.
 
 What little a shop's log says of a rare item is in its counts; a network needs many steps to learn
 them by heart, and a small shop does not have the log for it. So a recommender keeps, for each item
 of its training histories, the items most likely to follow: the cosine of tf-idf vectors over users,
-as ItemKNN has it, where who took the two near each other, and in this order, counts for more. An item is known by its domain and its codes (`item_vectors.py`), so
-the memory holds in every later generation of a catalogue. Nothing is trained here, so a new shop
-has companions as soon as it has a log. `contents.py` keeps items that say the same in the same way.
+as ItemKNN has it, where users who took the two near each other, and in this order, count for more.
+An item is known by its domain and its codes (`item_vectors.py`), so the memory holds in every later
+generation of a catalogue. Nothing is trained here, so a new shop has companions as soon as it has a
+log. `contents.py` keeps items that say the same in the same way.
 
 Shapes: n known items of all domains · K companions of each · B histories · T items · L codes ·
 N items of a catalogue.
@@ -40,7 +41,7 @@ class CompanionsConfig:
     shrink: float = 5.0
     """A similarity that rests on m common users is multiplied by m / (m + shrink) (users)."""
     distance: float = 0.1
-    """Two items that a user took o places apart count 1 / (1 + distance · (o - 1)) for each other."""
+    """Two items that a user took o places apart count 1 / (1 + distance · (o - 1))."""
     backward: float = 0.5
     """What an item says of those taken before it, beside those taken after it."""
     window: int = 50
@@ -52,6 +53,11 @@ class CompanionsConfig:
         require(self.distance >= 0, f"distance must be at least 0, got {self.distance}")
         require(0 <= self.backward <= 1, f"backward must be in [0, 1], got {self.backward}")
         require(self.window >= 1, f"window must be at least 1, got {self.window}")
+
+    @property
+    def order(self) -> Order:
+        """How much the places of two items in a history count."""
+        return Order(self.distance, self.backward, self.window)
 
 
 class Companions(NamedTuple):
@@ -98,7 +104,7 @@ def count_companions(
                 len(known),
                 neighbours=config.neighbours,
                 shrink=config.shrink,
-                order=Order(config.distance, config.backward, config.window),
+                order=config.order,
             )
         )
         keys.append(catalog_keys(vocabulary, domain.name, domain.codes[known]))

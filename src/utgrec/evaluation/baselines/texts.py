@@ -1,7 +1,8 @@
-"""ItemKNN that reads, too: items are similar by who took them and by the words of their texts.
+"""ItemKNN that reads, and knows order: items follow others, or have the words of their texts.
 
-Both sums of similarities become shares of a user's total, and are added with a weight. It finds
-items that nobody has taken, and needs no training.
+These are the two memories of the recommender (`recommender/companions.py`, `contents.py`) without
+its network. Both sums of similarities become shares of a user's total, and are added with a weight.
+It finds items that nobody has taken, and needs no training.
 
 Shapes: B users · N items.
 """
@@ -14,13 +15,14 @@ import numpy as np
 from scipy import sparse
 
 from utgrec.config import require
-from utgrec.data.similarities import Similarities, nearest
+from utgrec.data.similarities import Similarities, likely_to_follow, nearest
 from utgrec.data.wording import count_words, word_vectors
-from utgrec.evaluation.baselines.counting import ItemKNNFamily, kept_similarities
+from utgrec.evaluation.baselines.counting import kept_similarities
 from utgrec.evaluation.baselines.family import FitInput, grid_trials, scratch
 from utgrec.evaluation.itemknn import ItemKNN, ItemKNNConfig, best_of_rows
 from utgrec.evaluation.protocol import Query, Recommendations
 from utgrec.progress import Progress, silent
+from utgrec.recommender.companions import CompanionsConfig
 from utgrec.recommender.contents import ContentsConfig
 
 
@@ -31,7 +33,7 @@ class TextKNNConfig:
     text: float = 0.5
     """Share of the words' similarities; that of the counts is the rest."""
     shrink: float = 5.0
-    """A similarity that rests on n common users is multiplied by n / (n + shrink) (users)."""
+    """What rests on n common users is multiplied by n / (n + shrink) (users)."""
     decay: float = 0.8
     """Weight of an item relative to the one taken after it: 1 forgets nothing."""
     neighbours: int = 100
@@ -58,7 +60,7 @@ class TextKNN:
 
 
 class TextKNNFamily:
-    """Items taken by the same users, and items of the same words."""
+    """Items that the same users took soon after, and items of the same words."""
 
     name = "itemknn-text"
     title = "ItemKNN + text"
@@ -77,8 +79,29 @@ class TextKNNFamily:
         shared = ItemKNNConfig(
             neighbours=settings.neighbours, shrink=settings.shrink, decay=settings.decay
         )
-        counted = ItemKNNFamily().fit(given, shared)
-        return TextKNN(counted, ItemKNN(_alike(given, settings), shared), settings.text)
+        following, alike = _following(given, settings), _alike(given, settings)
+        return TextKNN(ItemKNN(following, shared), ItemKNN(alike, shared), settings.text)
+
+
+def _following(given: FitInput, settings: TextKNNConfig) -> Similarities:
+    """The items that most likely follow each item, as the recommender finds them."""
+    order = CompanionsConfig().order
+    made_from = {
+        "neighbours": settings.neighbours,
+        "shrink": settings.shrink,
+        "order": order._asdict(),
+    }
+    return kept_similarities(
+        scratch(given, "following", made_from),
+        lambda: likely_to_follow(
+            given.split.offsets,
+            given.split.train,
+            given.item_count,
+            neighbours=settings.neighbours,
+            shrink=settings.shrink,
+            order=order,
+        ),
+    )
 
 
 def _alike(given: FitInput, settings: TextKNNConfig) -> Similarities:
