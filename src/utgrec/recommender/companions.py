@@ -42,7 +42,7 @@ class CompanionsConfig:
     """A similarity that rests on m common users is multiplied by m / (m + shrink) (users)."""
     distance: float = 0.1
     """Two items that a user took o places apart count 1 / (1 + distance · (o - 1))."""
-    backward: float = 0.5
+    backward: float = 0.7
     """What an item says of those taken before it, beside those taken after it."""
     window: int = 50
     """Items of a user that are further apart say nothing of each other (places)."""
