@@ -26,6 +26,7 @@ from utgrec.evaluation.protocol import evaluate
 from utgrec.recipes import Recipe
 from utgrec.recommender.mixing import NETWORK_ALONE, Mixing
 from utgrec.recommender.train import (
+    Memory,
     RecommenderConfig,
     read_memory,
     read_recommender,
@@ -105,8 +106,9 @@ def ndcg_of(
     codes: Path,
     trained: Path,
     mixing: Mixing | None = None,
+    memory: Memory | None = None,
 ) -> dict[str, float]:
-    """NDCG@10 of all validation and test items; `mixing` None is what validation found."""
+    """NDCG@10 of all validation and test items; None is the mixture and the memory of the run."""
     model, vocabulary, _ = read_recommender(trained)
     coded = read_codes(codes).codes
     system = GenerativeSystem(
@@ -116,7 +118,7 @@ def ndcg_of(
         coded,
         max_items=config.max_items,
         decoding=dataclasses.replace(recipe.decoding, mixing=mixing),
-        memory=read_memory(trained),
+        memory=memory or read_memory(trained),
     )
     return {
         part: evaluate(
