@@ -3,9 +3,9 @@
     python benchmarks/companions.py runs/compare/movies/runs/movies/UTGRec/seed-* \\
         --domain runs/domains/movies
 
-The network of a run does not hang on its memories, so it stays; the companions are counted anew, with
-and without weights for how far apart, and in which order, users took two items. Validation then finds
-the mixture anew, as in training, and NDCG@10 of all validation and all test items is measured.
+The network of a run does not hang on its memories, so it stays; the companions are counted anew,
+with and without weights for how far apart, and in which order, users took two items. Validation
+then finds the mixture anew, as in training; measured is NDCG@10 of all validation and test items.
 """
 
 import argparse

@@ -282,7 +282,7 @@ def read_recommender(folder: Path) -> tuple[GenerativeRecommender, Vocabulary, R
 class Memory(NamedTuple):
     """What a recommender has beside its network."""
 
-    companions: Companions  # items taken by the same users
+    companions: Companions  # items that the same users took soon after
     contents: Contents  # items that say the same
     mixing: dict[str, Mixing]  # by domain
 
