@@ -11,6 +11,7 @@ then finds the mixture anew, as in training; measured is NDCG@10 of all validati
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from ablations import ndcg_of
 from machine_facts import machine
@@ -34,7 +35,7 @@ VARIANTS = {
 }
 
 
-def measure(run: Path, domain: Domain, companions: CompanionsConfig) -> dict[str, float]:
+def measure(run: Path, domain: Domain, companions: CompanionsConfig) -> dict[str, Any]:
     """NDCG@10 of a run with its log counted in another way."""
     folder = RunFolder(run)
     recipe, codes = read_plan(folder).recipe, folder.codes(domain.name)
@@ -51,7 +52,7 @@ def measure(run: Path, domain: Domain, companions: CompanionsConfig) -> dict[str
     )
     mixing = calibrate(model, vocabulary, [coded], memory)[domain.name]
     figures = ndcg_of(recipe, config, domain, codes, folder.recommender, mixing, memory)
-    return {**figures, **dataclasses.asdict(mixing)}
+    return {**figures, "mixing": dataclasses.asdict(mixing)}
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from small_items import TEXTS
 from utgrec.data.neighbours import Neighbours, find_neighbours
 from utgrec.data.split import Split
 from utgrec.errors import BadConfig
-from utgrec.tokenizer.batches import PairBatches
+from utgrec.tokenizer.batches import PairBatches, PartnersConfig
 from utgrec.tokenizer.items import build_prompts, prompt_lengths
 
 # Items 0-2 form a triangle, 3-4 a pair, 5 was taken alone; 6 and 7 by nobody.
@@ -29,7 +29,7 @@ def neighbours():
     return find_neighbours(split, len(TEXTS))
 
 
-def make(items, backbone, batch_size=4, seed=0):
+def make(items, backbone, batch_size=4, seed=0, **partners):
     """Batches over the odd items."""
     return PairBatches(
         items,
@@ -39,6 +39,7 @@ def make(items, backbone, batch_size=4, seed=0):
         code_length=3,
         batch_size=batch_size,
         seed=seed,
+        partners=PartnersConfig(**partners),
     )
 
 
@@ -110,6 +111,27 @@ def test_partners_are_real_neighbours_and_only_trained_items_are_drawn(items, ba
     pairs = [(a, p) for anchors, partners in asked for a, p in zip(anchors, partners, strict=True)]
     counts = Counter(partner for anchor, partner in pairs if anchor == 1)
     assert 0.6 < counts[2] / (counts[0] + counts[2]) < 0.9
+
+
+def test_partners_may_be_drawn_alike_however_often_they_were_taken(items, backbone, asked):
+    batches = make(items, backbone, by_count=False)
+    for number in range(40 * batches.per_epoch):
+        batches(number)
+    pairs = [(a, p) for anchors, partners in asked for a, p in zip(anchors, partners, strict=True)]
+    counts = Counter(partner for anchor, partner in pairs if anchor == 1)
+    assert 0.3 < counts[2] / (counts[0] + counts[2]) < 0.7
+
+
+def test_a_partner_may_be_without_a_positive_of_its_own(items, backbone, asked):
+    mutual, one_way = (make(items, backbone, mutual=both) for both in (True, False))
+    for number in range(mutual.per_epoch):
+        both, one = mutual(number), one_way(number)
+        anchors, _ = asked[-1]
+        assert np.array_equal(both.rows, one.rows)
+        for row, partner, kept in zip(
+            one.rows, one.partner.tolist(), both.partner.tolist(), strict=True
+        ):
+            assert partner == (kept if row in anchors else -1)
 
 
 def test_pairs_are_symmetric(items, backbone):

@@ -2,7 +2,7 @@
 
 An anchor brings a partner, drawn among its neighbours by how often people took the two in a row.
 The graph is symmetric, so the anchor serves the partner as positive too: every item of a batch is
-encoded once. Items drawn twice leave room for others, which come without a partner.
+encoded once. Both can be switched off (`PartnersConfig`), to see what they are worth. Items drawn twice leave room for others, which come without a partner.
 
 A batch is drawn as a whole and divided among processes. All of them know its light parts (words,
 latents, who is whose partner); the prompts, which are heavy, are made for a process's own items.
@@ -11,6 +11,7 @@ Shapes: N items of a batch · B of them that a process encodes · T text positio
 picture · C latent channels.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,16 @@ from utgrec.training.trainer import Share, SharedBatches
 
 # Batches of a shuffled epoch are sorted by length within pools of this many batches.
 POOL = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PartnersConfig:
+    """How items that are taken together meet in a batch."""
+
+    by_count: bool = True
+    """Partners are drawn by how often people took the two in a row; without it, all alike."""
+    mutual: bool = True
+    """An anchor is its partner's positive, too; without it the partner has none."""
 
 
 class Pairs(NamedTuple):
@@ -69,6 +80,7 @@ class PairBatches:
         batch_size: int,
         seed: int,
         at_once: int = 0,
+        partners: PartnersConfig | None = None,
     ) -> None:
         """What batches are made of.
 
@@ -77,7 +89,10 @@ class PairBatches:
             at_once: items whose activations a process holds at once; 0 means all of its share.
         """
         self.items = items
-        self.neighbours = neighbours
+        partners = partners or PartnersConfig()
+        self.mutual = partners.mutual
+        counts = neighbours.counts if partners.by_count else np.ones_like(neighbours.counts)
+        self.neighbours = neighbours._replace(counts=counts)
         self.trained = trained
         self.backbone = backbone
         self.code_length = code_length
@@ -120,13 +135,18 @@ class PairBatches:
         others = np.setdiff1d(self.trained, np.concatenate([anchors, partners]))
         filling = rng.choice(others, min(spare, len(others)), replace=False)
         seed = int(rng.integers(2**62))
-        return pair(np.concatenate([anchors, filling]), np.concatenate([partners, filling]), seed)
+        return pair(
+            np.concatenate([anchors, filling]),
+            np.concatenate([partners, filling]),
+            seed,
+            mutual=self.mutual,
+        )
 
     def collate(
         self, anchors: npt.NDArray[np.int64], partners: npt.NDArray[np.int64]
     ) -> TokenizerBatch:
         """Lay out anchors and their partners; a partner equal to its anchor means none."""
-        return self.lay_out(pair(anchors, partners, self.seed), 0, 1)
+        return self.lay_out(pair(anchors, partners, self.seed, mutual=self.mutual), 0, 1)
 
     def lay_out(self, pairs: Pairs, number: int, count: int) -> TokenizerBatch:
         """What process `number` of `count` sees of a batch.
@@ -176,14 +196,17 @@ class PairBatches:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def pair(anchors: npt.NDArray[np.int64], partners: npt.NDArray[np.int64], seed: int) -> Pairs:
+def pair(
+    anchors: npt.NDArray[np.int64], partners: npt.NDArray[np.int64], seed: int, *, mutual: bool
+) -> Pairs:
     """Bring anchors and their partners together; a partner equal to its anchor means none."""
     rows, place = np.unique(np.concatenate([anchors, partners]), return_inverse=True)
     first, second = np.split(place, 2)
     partner = np.full(len(rows), -1, dtype=np.int64)
     real = first != second
     # Anchors come last, so that an item that is both keeps the partner drawn for it.
-    partner[second[real]] = first[real]
+    if mutual:
+        partner[second[real]] = first[real]
     partner[first[real]] = second[real]
     return Pairs(rows, partner, seed)
 

@@ -6,6 +6,7 @@ from typing import Any
 from utgrec.config import require, to_dict
 from utgrec.errors import BadConfig
 from utgrec.tokenizer.backbone_config import MachineSettings, PretrainedBackboneConfig
+from utgrec.tokenizer.batches import PartnersConfig
 from utgrec.tokenizer.company import CompanyConfig
 from utgrec.tokenizer.kl_latents import KLLatentsConfig
 from utgrec.tokenizer.latents import LatentsConfig
@@ -33,6 +34,8 @@ class TokenizerConfig:
     """How it is trained; a step is one batch."""
     company: CompanyConfig = dataclasses.field(default_factory=CompanyConfig)
     """How the log helps to tell what an item is."""
+    partners: PartnersConfig = dataclasses.field(default_factory=PartnersConfig)
+    """How items that are taken together meet in a batch."""
     batch_size: int = 128
     """Items per batch of all processes together, partners included."""
     epochs: float = 0.0

@@ -129,6 +129,7 @@ def _make(
         batch_size=config.batch_size,
         seed=config.trainer.seed,
         at_once=config.trainer.at_once,
+        partners=config.partners,
     )
 
     def names(drawn: Pairs) -> list[str]:
