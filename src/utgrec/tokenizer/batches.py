@@ -2,7 +2,8 @@
 
 An anchor brings a partner, drawn among its neighbours by how often people took the two in a row.
 The graph is symmetric, so the anchor serves the partner as positive too: every item of a batch is
-encoded once. Both can be switched off (`PartnersConfig`), to see what they are worth. Items drawn twice leave room for others, which come without a partner.
+encoded once. Both can be switched off (`PartnersConfig`), to see what they are worth. Items drawn
+twice leave room for others, which come without a partner.
 
 A batch is drawn as a whole and divided among processes. All of them know its light parts (words,
 latents, who is whose partner); the prompts, which are heavy, are made for a process's own items.
