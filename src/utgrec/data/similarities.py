@@ -205,7 +205,8 @@ def _ranges(first: Ints, last: Ints) -> Ints:
     """All integers of first … last - 1, one range after another. Shapes: (n,), (n,) → (sum,)."""
     lengths = last - first
     ends = np.cumsum(lengths)
-    return np.arange(lengths.sum()) + np.repeat(first - (ends - lengths), lengths)
+    ranges: Ints = np.arange(lengths.sum()) + np.repeat(first - (ends - lengths), lengths)
+    return ranges
 
 
 def _nothing(rows: int, width: int) -> Similarities:
