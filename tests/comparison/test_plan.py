@@ -9,9 +9,10 @@ from small_plans import make_plan
 
 from utgrec.comparison import ComparisonPlan, DomainPlan, SystemPlan, read_plan
 from utgrec.comparison.overrides import override
+from utgrec.comparison.trained import recipe_of
 from utgrec.config import from_dict, to_dict
 from utgrec.errors import BadConfig, InputError
-from utgrec.recipes import demo, tiny
+from utgrec.recipes import demo, find_recipe, tiny
 
 PLAN = """
 title = "Two shops"
@@ -168,6 +169,33 @@ class TestOverrides:
         }
         assert len(found) > 40
         assert override(recipe, found) == recipe
+
+
+def test_what_a_plan_overrides_holds_for_every_recipe_and_a_systems_own_comes_first():
+    steps = "recommender.trainer.steps"
+    one = SystemPlan(name="one", recipe="tiny")
+    other = SystemPlan(name="other", recipe="tiny", overrides={steps: 7, "decoding.beam": 9})
+    plan = ComparisonPlan(
+        domains=(DomainPlan(folder="shop"),),
+        systems=(one, other),
+        reference="one",
+        overrides={steps: 5, "recommender.max_items": 11},
+    )
+    made = [recipe_of(plan, system, seed=3) for system in (one, other)]
+    assert [recipe.recommender.trainer.steps for recipe in made] == [5, 7]
+    assert [recipe.recommender.max_items for recipe in made] == [11, 11]
+    assert [recipe.decoding.beam for recipe in made] == [tiny().decoding.beam, 9]
+    assert made[0] == override(find_recipe("tiny", 3), plan.overrides)
+
+
+def test_a_plan_overrides_nothing_where_no_system_has_a_recipe():
+    with pytest.raises(BadConfig, match=r"overrides decoding\.beam, but no system of it has"):
+        ComparisonPlan(
+            domains=(DomainPlan(folder="shop"),),
+            systems=(SystemPlan(name="knn", family="itemknn"),),
+            reference="knn",
+            overrides={"decoding.beam": 9},
+        )
 
 
 def test_the_example_is_a_plan_and_the_one_of_the_docs():

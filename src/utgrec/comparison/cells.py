@@ -75,7 +75,7 @@ def origin(resolved: Resolved, domain: Domain, task: Task) -> Origin:
     from utgrec.comparison.trained import fingerprints, recipe_of, runs_of
 
     if system.recipe is not None:
-        config["recipe"] = to_dict(recipe_of(system, task.seed, plan.exclude_seen))
+        config["recipe"] = to_dict(recipe_of(plan, system, task.seed))
         config["together"] = system.together
         if system.together:
             inputs |= {

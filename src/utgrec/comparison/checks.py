@@ -54,7 +54,7 @@ def check_plan(plan: ComparisonPlan) -> None:
             from utgrec.comparison.trained import recipe_of
 
             for seed in plan.seeds:
-                recipe_of(system, seed, plan.exclude_seen)
+                recipe_of(plan, system, seed)
 
 
 def open_domains(plan: ComparisonPlan, folder: ComparisonFolder) -> Resolved:

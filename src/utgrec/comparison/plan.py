@@ -56,7 +56,7 @@ class SystemPlan:
     recipe: str | None = None
     """UTGRec, trained here with this recipe, once for each seed."""
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Dotted names of settings → values that differ from the recipe's."""
+    """Dotted names of settings → values that differ from the recipe's, whatever the plan says."""
     together: bool = False
     """Recipes: one run learns all domains of the plan; false makes a run for each domain."""
     runs: tuple[str, ...] = ()
@@ -104,6 +104,8 @@ class ComparisonPlan:
     """Settings that are tried for each family on each domain."""
     budgets: dict[str, int] = dataclasses.field(default_factory=dict)
     """Families with a budget of their own, such as cheap ones whose whole grid can be tried."""
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings that differ from the recipe's in every system with a recipe."""
     exclude_seen: bool = True
     """Whether items of a user's own history cannot be recommended; the same for all systems."""
     metric: str = "ndcg@10"
@@ -146,6 +148,10 @@ class ComparisonPlan:
                 family in families,
                 f"budgets names the family {family!r}, which no system of the plan has",
             )
+        require(
+            not self.overrides or any(system.recipe is not None for system in self.systems),
+            f"the plan overrides {', '.join(self.overrides)}, but no system of it has a recipe",
+        )
         require(self.group_users >= 1, f"group_users must be at least 1, got {self.group_users}")
         require(self.resamples >= 100, f"resamples must be at least 100, got {self.resamples}")
         names = [system.name for system in self.systems]

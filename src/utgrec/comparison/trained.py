@@ -9,7 +9,7 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.comparison.folder import ComparisonFolder, Resolved, Task
 from utgrec.comparison.overrides import override
-from utgrec.comparison.plan import SystemPlan
+from utgrec.comparison.plan import ComparisonPlan, SystemPlan
 from utgrec.errors import InputError
 from utgrec.evaluation.generative import GenerativeSystem
 from utgrec.progress import Progress
@@ -29,14 +29,15 @@ class Cost(NamedTuple):
     peak_mib: float  # of the process that needed most
 
 
-def recipe_of(system: SystemPlan, seed: int, exclude_seen: bool) -> Recipe:
+def recipe_of(plan: ComparisonPlan, system: SystemPlan, seed: int) -> Recipe:
     """The complete recipe of a system that is trained here.
 
     Raises:
         BadConfig: no such recipe, or an override that does not fit.
     """
-    recipe = override(find_recipe(system.recipe or "", seed), system.overrides)
-    return dataclasses.replace(recipe, exclude_seen=exclude_seen)
+    changes = {**plan.overrides, **system.overrides}
+    recipe = override(find_recipe(system.recipe or "", seed), changes)
+    return dataclasses.replace(recipe, exclude_seen=plan.exclude_seen)
 
 
 class Begun(NamedTuple):
@@ -52,7 +53,7 @@ def run_here(resolved: Resolved, folder: ComparisonFolder, system: SystemPlan, t
     domains = resolved.domains if system.together else {task.domain: resolved.domains[task.domain]}
     return Begun(
         folder.run(None if system.together else task.domain, system.name, task.seed),
-        recipe_of(system, task.seed, resolved.plan.exclude_seen),
+        recipe_of(resolved.plan, system, task.seed),
         dict(domains),
     )
 
