@@ -97,10 +97,10 @@ class PairBatches:
         self.trained = trained
         self.backbone = backbone
         self.code_length = code_length
-        self.anchors = max(1, batch_size // 2)
+        self.anchors = anchors_of(batch_size)
         self.seed = seed
         self.at_once = at_once
-        self.per_epoch = -(-len(trained) // self.anchors)
+        self.per_epoch = batches_per_epoch(batch_size, len(trained))
         self._lengths = prompt_lengths(items, backbone, code_length)
         self._graph = sparse.csr_matrix(
             (np.ones(len(neighbours.items), bool), neighbours.items, neighbours.offsets),
@@ -195,6 +195,16 @@ class PairBatches:
             pool = pool[np.argsort(lengths[pool], kind="stable")]
             batches += [pool[i : i + self.anchors] for i in range(0, len(pool), self.anchors)]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def anchors_of(batch_size: int) -> int:
+    """Items of a batch that bring a partner."""
+    return max(1, batch_size // 2)
+
+
+def batches_per_epoch(batch_size: int, trained: int) -> int:
+    """Batches in which every one of so many trained items is an anchor once."""
+    return -(-trained // anchors_of(batch_size))
 
 
 def pair(

@@ -6,7 +6,7 @@ from typing import Any
 from utgrec.config import require, to_dict
 from utgrec.errors import BadConfig
 from utgrec.tokenizer.backbone_config import MachineSettings, PretrainedBackboneConfig
-from utgrec.tokenizer.batches import PartnersConfig
+from utgrec.tokenizer.batches import PartnersConfig, batches_per_epoch
 from utgrec.tokenizer.company import CompanyConfig
 from utgrec.tokenizer.kl_latents import KLLatentsConfig
 from utgrec.tokenizer.latents import LatentsConfig
@@ -52,16 +52,13 @@ class TokenizerConfig:
         )
 
 
-def steps_per_epoch(config: TokenizerConfig, trained: int) -> int:
-    """Batches in which every one of so many trained items is an anchor once."""
-    return -(-trained // max(1, config.batch_size // 2))
-
-
 def training_steps(config: TokenizerConfig, trained: int) -> int:
     """Optimiser steps that a configuration does on so many trained items."""
     if not config.epochs:
         return config.trainer.steps
-    return min(config.trainer.steps, round(config.epochs * steps_per_epoch(config, trained)))
+    return min(
+        config.trainer.steps, round(config.epochs * batches_per_epoch(config.batch_size, trained))
+    )
 
 
 def why_too_short(config: TokenizerConfig, trained: int) -> str:
@@ -70,7 +67,7 @@ def why_too_short(config: TokenizerConfig, trained: int) -> str:
     if not config.epochs or steps > warmup:
         return ""
     return (
-        f"{config.epochs:g} epochs of {steps_per_epoch(config, trained)} batches are {steps} "
+        f"{config.epochs:g} epochs of {batches_per_epoch(config.batch_size, trained)} batches are {steps} "
         f"steps, not more than the {warmup} of the quantiser's warm-up; train longer, or take a "
         "recipe for smaller catalogues"
     )
