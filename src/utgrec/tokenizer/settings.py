@@ -56,9 +56,8 @@ def training_steps(config: TokenizerConfig, trained: int) -> int:
     """Optimiser steps that a configuration does on so many trained items."""
     if not config.epochs:
         return config.trainer.steps
-    return min(
-        config.trainer.steps, round(config.epochs * batches_per_epoch(config.batch_size, trained))
-    )
+    epoch = batches_per_epoch(config.batch_size, trained)
+    return min(config.trainer.steps, round(config.epochs * epoch))
 
 
 def why_too_short(config: TokenizerConfig, trained: int) -> str:
@@ -67,9 +66,9 @@ def why_too_short(config: TokenizerConfig, trained: int) -> str:
     if not config.epochs or steps > warmup:
         return ""
     return (
-        f"{config.epochs:g} epochs of {batches_per_epoch(config.batch_size, trained)} batches are {steps} "
-        f"steps, not more than the {warmup} of the quantiser's warm-up; train longer, or take a "
-        "recipe for smaller catalogues"
+        f"{config.epochs:g} epochs of {batches_per_epoch(config.batch_size, trained)} batches are "
+        f"{steps} steps, not more than the {warmup} of the quantiser's warm-up; train longer, or "
+        "take a recipe for smaller catalogues"
     )
 
 
