@@ -119,6 +119,22 @@ def test_who_follows_as_by_hand(order: Order) -> None:
     np.testing.assert_allclose(dense, similar, atol=1e-6)
 
 
+def test_nobody_and_users_of_one_item_say_nothing() -> None:
+    order = Order(0.3, 0.5, 4)
+    for offsets, items, own in (
+        ([0], [], []),
+        ([0, 0, 0], [], []),
+        ([0, 1, 2], [2, 2], [2]),
+        ([0, 2], [1, 1], [1]),
+        ([0, 3], [0, 1, 2], []),  # who took everything says nothing
+    ):
+        taken = np.array(items, dtype=np.int32)
+        found = likely_to_follow(np.array(offsets), taken, 3, neighbours=2, shrink=0.0, order=order)
+        for item in range(3):
+            expected = ([item, NO_ITEM], [1.0, 0.0]) if item in own else ([NO_ITEM] * 2, [0.0] * 2)
+            assert (found.items[item].tolist(), found.values[item].tolist()) == expected
+
+
 def test_blocks_hold_a_bounded_number_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(similarities, "_TOGETHER", 1000)
     vectors = zipf_rows(200)

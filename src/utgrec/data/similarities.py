@@ -103,6 +103,9 @@ def likely_to_follow(
 
     Shapes: offsets (U + 1,), items (I,), the histories of users one after another.
     """
+    found = _nothing(item_count, min(neighbours, item_count))
+    if not len(items):
+        return found
     lengths = np.diff(offsets)
     users = np.repeat(np.arange(len(lengths)), lengths)
     counts = sparse.csr_matrix(
@@ -136,7 +139,6 @@ def likely_to_follow(
     takers = np.diff(vectors.indptr)  # (N,)
     own = sparse.diags_array(takers / np.maximum(takers + shrink, 1)).tocsr()
     met = np.concatenate([[0], np.cumsum((last - first)[by_item])])[starts] * _PAIR
-    found = _nothing(item_count, min(neighbours, item_count))
     for rows in _blocks(np.arange(item_count), np.diff(met)):
         start, stop = int(rows[0]), int(rows[-1]) + 1
         parts = np.array_split(
