@@ -35,8 +35,13 @@ VARIANTS = {
 }
 
 
-def measure(run: Path, domain: Domain, companions: CompanionsConfig) -> dict[str, Any]:
-    """NDCG@10 of a run with its log counted in another way."""
+def measure(
+    run: Path, domain: Domain, companions: CompanionsConfig, sample: int | None
+) -> dict[str, Any]:
+    """NDCG@10 of a run with its log counted in another way.
+
+    `sample` draws the users by which the mixture is chosen; None draws those of the run.
+    """
     folder = RunFolder(run)
     recipe, codes = read_plan(folder).recipe, folder.codes(domain.name)
     model, vocabulary, config = read_recommender(folder.recommender)
@@ -44,8 +49,11 @@ def measure(run: Path, domain: Domain, companions: CompanionsConfig) -> dict[str
     memory = read_memory(folder.recommender)._replace(
         companions=count_companions([coded], vocabulary, companions)
     )
+    validation = recipe.validation
+    if sample is not None:
+        validation = dataclasses.replace(validation, seed=sample)
     calibrate = make_calibrator(
-        recipe.validation,
+        validation,
         recipe.decoding,
         max_items=config.max_items,
         exclude_seen=recipe.exclude_seen,
@@ -60,15 +68,17 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--domain", required=True, type=Path)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--sample", type=int, help="seed of the users who choose the mixture")
     arguments = parser.parse_args()
     domain, results = Domain.open(arguments.domain), []
     for run in arguments.runs:
         for name in arguments.variants:
-            found = measure(run, domain, VARIANTS[name])
+            found = measure(run, domain, VARIANTS[name], arguments.sample)
             results.append({"run": run.name, "companions": name, **found})
             print(results[-1], flush=True)
+    sample = "" if arguments.sample is None else f"_sample-{arguments.sample}"
     storage.write_json(
-        RESULTS / f"companions_{domain.name}.json",
+        RESULTS / f"companions_{domain.name}{sample}.json",
         {"metric": "ndcg@10", "machine": machine(), "results": results},
     )
 
