@@ -58,6 +58,7 @@ def mini_recipe(**trainer: object) -> Recipe:
             ),
         ),
         validation=change(base.validation, users=20, beam=5),
+        ranker=change(base.ranker, epochs=2, candidates=20),
         decoding=change(base.decoding, beam=20),
         adapt=change(base.adapt, tokenizer_steps=4, recommender_steps=4),
     )

@@ -27,6 +27,7 @@ from utgrec.runs import (
     check_names,
     evaluate_run_domain,
     read_plan,
+    train_run_ranker,
     write_plan,
 )
 from utgrec.tokenizer.codes import assign_domain
@@ -98,10 +99,14 @@ def adapt_run(
         recommender = lend_recommender(
             source.recommender, opened, folder.codes(opened.name), folder.recommender
         )
-    return {
+    done = {
         "tokenizer": tokenizer,
         f"codes/{opened.name}": codes,
         "recommender": recommender,
+    }
+    if adapt.what.train_recommender:  # zero-shot looks at no validation item
+        done["ranker"] = train_run_ranker(folder, plan.recipe, [opened], progress)
+    return done | {
         f"evaluation/{opened.name}": evaluate_run_domain(folder, plan.recipe, opened, progress),
     }
 

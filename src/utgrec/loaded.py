@@ -10,6 +10,7 @@ from utgrec.catalog import Catalog, Item
 from utgrec.config import require
 from utgrec.errors import InputError
 from utgrec.evaluation.generative import GenerativeSystem
+from utgrec.evaluation.ranking import read_ranker
 from utgrec.recommender.train import read_memory, read_recommender
 from utgrec.runs import RunFolder, read_plan
 from utgrec.tokenizer.codes import read_codes
@@ -90,5 +91,6 @@ def load(run: str | Path, domain: str | None = None) -> LoadedRun:
         max_items=config.max_items,
         decoding=plan.recipe.decoding,
         memory=read_memory(folder.recommender),
+        ranker=read_ranker(folder.ranker, name),
     )
     return LoadedRun(coded.catalog, system, name)

@@ -10,6 +10,7 @@ from utgrec.config import require
 from utgrec.errors import BadConfig
 from utgrec.evaluation.generative import DecodingConfig, ValidationConfig
 from utgrec.recommender.causal import CausalSizes
+from utgrec.recommender.ranker import RankerConfig
 from utgrec.recommender.t5 import T5Sizes
 from utgrec.recommender.train import RecommenderConfig, tiny_recommender
 from utgrec.regimes import AdaptConfig, without
@@ -38,6 +39,8 @@ class Recipe:
     """How the recommender is validated while it trains."""
     decoding: DecodingConfig
     """How items are decoded in the evaluation, and by default afterwards."""
+    ranker: RankerConfig = dataclasses.field(default_factory=RankerConfig)
+    """How the best items are put in order."""
     exclude_seen: bool = True
     """Whether items of a user's own history are never recommended; the same for all systems."""
     adapt: AdaptConfig = dataclasses.field(default_factory=AdaptConfig)
@@ -77,6 +80,7 @@ def tiny(seed: int = 0) -> Recipe:
         recommender=tiny_recommender(seed),
         validation=ValidationConfig(),
         decoding=DecodingConfig(),
+        ranker=RankerConfig(seed=seed),
         adapt=AdaptConfig(seed=seed),
     )
 

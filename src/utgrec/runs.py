@@ -4,6 +4,7 @@ RUN/run.json                 recipe and domains, and the base of an adapted run
 RUN/tokenizer/               the tokenizer stage
 RUN/codes/DOMAIN/            the codes of each domain
 RUN/recommender/             the recommender stage
+RUN/ranker/                  the ranker stage
 RUN/evaluation/DOMAIN/       figures of each domain, all systems side by side
 """
 
@@ -20,6 +21,7 @@ from utgrec.data.split import check_one_split
 from utgrec.errors import InputError, MissingStage, SettingsMismatch
 from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import make_validator
+from utgrec.evaluation.ranking import train_ranker
 from utgrec.evaluation.stage import evaluate_domain
 from utgrec.progress import Progress, silent
 from utgrec.recipes import Recipe
@@ -50,6 +52,11 @@ class RunFolder:
     def codes(self, domain: str) -> Path:
         """The codes stage of a domain."""
         return self.path / "codes" / domain
+
+    @property
+    def ranker(self) -> Path:
+        """The ranker stage; there is none in a run that looked at no validation item."""
+        return self.path / "ranker"
 
     def evaluation(self, domain: str) -> Path:
         """The evaluation stage of a domain."""
@@ -126,7 +133,24 @@ def train_run(
         calibrator=calibrator,
         progress=progress,
     )
+    done["ranker"] = train_run_ranker(folder, recipe, opened, progress)
     return done
+
+
+def train_run_ranker(
+    folder: RunFolder, recipe: Recipe, domains: Sequence[Domain], progress: Progress = silent
+) -> storage.Manifest:
+    """The ranker stage of a run."""
+    return train_ranker(
+        domains,
+        [folder.codes(domain.name) for domain in domains],
+        folder.recommender,
+        recipe.ranker,
+        folder.ranker,
+        decoding=recipe.decoding,
+        exclude_seen=recipe.exclude_seen,
+        progress=progress,
+    )
 
 
 def evaluate_run(out: Path, progress: Progress = silent) -> dict[str, storage.Manifest]:
@@ -148,6 +172,7 @@ def evaluate_run_domain(
         domain,
         codes=folder.codes(domain.name),
         recommender=folder.recommender,
+        ranker=folder.ranker,
         decoding=recipe.decoding,
         exclude_seen=recipe.exclude_seen,
         out=folder.evaluation(domain.name),

@@ -19,6 +19,7 @@ from utgrec.decoding import (
     make_search,
     mixed,
 )
+from utgrec.decoding.voices import Voices
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.companions import (
     CatalogCompanions,
@@ -28,9 +29,10 @@ from utgrec.recommender.companions import (
 )
 from utgrec.recommender.contents import ContentsConfig, compare_contents
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
-from utgrec.recommender.item_vectors import item_keys, token_bits
+from utgrec.recommender.item_vectors import catalog_keys, item_keys, token_bits
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
 from utgrec.recommender.networks import show_words
+from utgrec.recommender.ranker import SIGNS, Ranker, Signs
 from utgrec.recommender.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop",))
@@ -76,7 +78,26 @@ class Shop:
     def contents(self) -> CatalogCompanions:
         return self.companions(self.said.alike)
 
-    def search(self, mixing: Mixing) -> Any:
+    def ranker(self, candidates: int) -> Ranker:
+        """One with random weights, which knows how often some items were taken."""
+        random = torch.Generator().manual_seed(7)
+        keys = self.memory.keys
+
+        def draw(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=random)
+
+        return Ranker(
+            mean=draw(SIGNS),
+            deviation=draw(SIGNS).abs() + 1,
+            inner=draw(3, SIGNS, 8) / 3,
+            inner_bias=draw(3, 1, 8),
+            outer=draw(3, 8, 1),
+            keys=keys,
+            taken=torch.arange(len(keys)) % 7,
+            candidates=candidates,
+        )
+
+    def search(self, mixing: Mixing, ranker: Ranker | None = None) -> Any:
         return make_search(
             self.model,
             LeanCausal(self.model),
@@ -87,7 +108,43 @@ class Shop:
             mixing,
             self.companions(),
             self.contents(),
+            ranker,
         )
+
+    def ranked(
+        self, voices: Voices, mixing: Mixing, ranker: Ranker, histories: list[np.ndarray]
+    ) -> torch.Tensor:
+        """Scores of all items once the best are put in order, worked out over all items: (b, N)."""
+        mixed_scores = voices.mix(mixing)
+        count = min(ranker.candidates, ITEMS)
+        best = mixed_scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        encoder = HistoryEncoder("shop", self.codes, VOCABULARY, max_items=10)
+        whole, newest = (
+            encoder.encode([history[-most:] for history in histories]) for most in (10, 1)
+        )
+        sums, totals = [], []
+        for memory, used in (
+            (self.companions(), mixing.companions),
+            (self.contents(), mixing.contents),
+        ):
+            for tokens in (whole, newest):
+                values = memory.weigh(*tokens, mixing.decay) * voices.usable * (used > 0)
+                sums.append(values.gather(1, best))
+                totals.append(values.sum(dim=1))
+        keys = ranker.keys.tolist()
+        own = catalog_keys(VOCABULARY, "shop", self.codes).tolist()
+        counts = [int(ranker.taken[keys.index(key)]) if key in keys else 0 for key in own]
+        signs = Signs(
+            scores=mixed_scores.gather(1, best),
+            network=voices.network(mixing.vectors).gather(1, best),
+            written=(voices.codes - voices.codes.amin(dim=1, keepdim=True)).gather(1, best),
+            sums=sums,
+            totals=totals,
+            taken=torch.tensor(counts)[best],
+            lengths=torch.tensor([min(len(history), 10) for history in histories]),
+        )
+        together = mixed_scores.gather(1, best).logsumexp(dim=1, keepdim=True)
+        return mixed_scores.scatter(1, best, together + ranker.shares(signs))
 
     def exact(self, mixing: Mixing) -> torch.Tensor:
         """Scores of all items, as the definition says: (B, N)."""
@@ -196,14 +253,60 @@ def test_the_best_are_those_of_all_scores(
                 assert len(set(there)) == len(there)
 
 
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        Mixing(vectors=0.4, companions=0.5, contents=0.2, decay=0.5),
+        Mixing(vectors=2.0, companions=0.0, contents=0.6),
+        Mixing(vectors=3.0, companions=0.4, contents=0.0, decay=1.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("candidates", [1, 12, 2 * ITEMS])
+@pytest.mark.parametrize("beam", [7, ITEMS])
+def test_a_ranker_puts_the_best_in_order(
+    shop: Shop, mixing: Mixing, candidates: int, beam: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixed, "_USERS_AT_ONCE", 4)
+    ranker = shop.ranker(candidates)
+    search = shop.search(mixing, ranker)
+    few = torch.zeros(ITEMS, dtype=torch.bool)
+    few[3::4] = True
+    seen = [history.tolist() for history in shop.histories]
+    for allowed, exclude in ((None, None), (few, None), (None, seen), (few, seen)):
+        for k in (1, 10, ITEMS + 5):
+            given = {"k": k, "beam": beam, "allowed": allowed, "exclude": exclude}
+            hits = search.search(shop.tokens, shop.mask, **given)
+            expected = torch.cat(
+                [
+                    shop.ranked(voices, mixing, ranker, shop.histories[voices.users])
+                    for voices in search.voices(shop.tokens, shop.mask, **given)
+                ]
+            )
+            best = torch.nn.functional.pad(
+                expected.sort(dim=1, descending=True).values, (0, 5), value=-torch.inf
+            )
+            torch.testing.assert_close(hits.scores, best[:, :k], atol=2e-4, rtol=1e-4)
+            found = hits.items >= 0
+            own = expected.gather(1, hits.items.clamp(min=0))
+            torch.testing.assert_close(own[found], hits.scores[found], atol=2e-4, rtol=1e-4)
+    # Scores are still those of a distribution over all items.
+    torch.testing.assert_close(expected.exp().sum(dim=1), torch.ones(len(shop.tokens)))
+    plain = shop.search(mixing).search(shop.tokens, shop.mask, k=10, beam=beam)
+    ranked = search.search(shop.tokens, shop.mask, k=10, beam=beam)
+    assert torch.equal(ranked.items, plain.items) == (candidates == 1)
+
+
+@pytest.mark.parametrize("ranks", [False, True], ids=["mixture", "ranker"])
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
 def test_nobody_has_anything_left(
-    shop: Shop, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, compiled: bool, ranks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not compiled:
         monkeypatch.setattr(item_table, "find_functions", lambda _: None)
     everything = [list(range(ITEMS))] * len(shop.tokens)
-    hits = shop.search(Mixing()).search(shop.tokens, shop.mask, k=3, beam=5, exclude=everything)
+    search = shop.search(Mixing(), shop.ranker(12) if ranks else None)
+    hits = search.search(shop.tokens, shop.mask, k=3, beam=5, exclude=everything)
     assert (hits.items == -1).all() and (hits.scores == -torch.inf).all()
 
 
@@ -255,8 +358,9 @@ def test_vectors_alone_decide_when_they_weigh_much(shop: Shop) -> None:
     assert torch.equal(hits.items, near.topk(10, dim=1).indices)
 
 
-def test_a_user_gets_the_same_alone_and_among_others(shop: Shop) -> None:
-    search = shop.search(Mixing())
+@pytest.mark.parametrize("ranks", [False, True], ids=["mixture", "ranker"])
+def test_a_user_gets_the_same_alone_and_among_others(shop: Shop, ranks: bool) -> None:
+    search = shop.search(Mixing(), shop.ranker(12) if ranks else None)
     together = search.search(shop.tokens, shop.mask, k=5, beam=20)
     for user in range(len(shop.tokens)):
         alone: Hits = search.search(

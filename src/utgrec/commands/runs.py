@@ -199,6 +199,7 @@ def plan_lines(
         folder.tokenizer,
         *(folder.codes(domain["name"]) for domain in domains),
         folder.recommender,
+        folder.ranker,
         *(folder.evaluation(domain["name"]) for domain in domains),
     ]
     finished = [stage for stage in stages if (stage / MANIFEST).is_file()]

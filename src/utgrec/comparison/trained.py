@@ -12,6 +12,8 @@ from utgrec.comparison.overrides import override
 from utgrec.comparison.plan import ComparisonPlan, SystemPlan
 from utgrec.errors import InputError
 from utgrec.evaluation.generative import GenerativeSystem
+from utgrec.evaluation.ranking import STAGE as RANKER
+from utgrec.evaluation.ranking import read_ranker
 from utgrec.progress import Progress
 from utgrec.recipes import Recipe, find_recipe
 from utgrec.recommender.train import STAGE as RECOMMENDER
@@ -127,6 +129,7 @@ def open_system(run: Path, domain: Domain, name: str) -> GenerativeSystem:
         max_items=config.max_items,
         decoding=read_plan(folder).recipe.decoding,
         memory=read_memory(folder.recommender),
+        ranker=read_ranker(folder.ranker, domain.name),
         name=name,
     )
 
@@ -134,10 +137,12 @@ def open_system(run: Path, domain: Domain, name: str) -> GenerativeSystem:
 def fingerprints(run: Path, domain: Domain) -> dict[str, str]:
     """What a cell reads of a finished run."""
     folder = RunFolder(run)
-    return {
+    found = {
         "codes": storage.read_manifest(folder.codes(domain.name), CODES).fingerprint,
         "recommender": storage.read_manifest(folder.recommender, RECOMMENDER).fingerprint,
     }
+    ranker = storage.find_manifest(folder.ranker, RANKER)
+    return found if ranker is None else {**found, "ranker": ranker.fingerprint}
 
 
 def cost_of(run: Path, domains: Sequence[str]) -> Cost:
@@ -148,6 +153,8 @@ def cost_of(run: Path, domains: Sequence[str]) -> Cost:
         *(storage.read_manifest(folder.codes(name), CODES) for name in domains),
         storage.read_manifest(folder.recommender, RECOMMENDER),
     ]
+    if (ranker := storage.find_manifest(folder.ranker, RANKER)) is not None:
+        manifests.append(ranker)
     return Cost(
         sum(manifest.measured.get("wall_s", 0.0) for manifest in manifests),
         max(manifest.measured.get("peak_memory_mib", 0.0) for manifest in manifests),

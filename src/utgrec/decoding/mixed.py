@@ -4,13 +4,15 @@ Beam search says how likely the codes of items are; an item that no beam ended i
 least likely one that did. Item vectors say how near each item is to what a history asks for.
 Companions say what people took who took the history's items, contents which items say the same as
 these. `recommender/mixing.py` has the formula; a score is the log-probability of an item among
-those that may be recommended.
+those that may be recommended. A ranker (`recommender/ranker.py`), where there is one, puts the best
+of them in order.
 
 Only items that some voice names can be among the best: those of the panels with the highest scores
 of vectors (`item_table.py`), hits, and what the memories name. Of all others nothing but a sum is
 needed.
 
-Shapes: B users · W hits · E excluded items · C candidates (padded) · N items · P panels · M width.
+Shapes: B users · W hits · E excluded items · C candidates (padded) · R of them that are ranked ·
+N items · P panels · M width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +32,9 @@ from utgrec.decoding.trie import CodeTrie
 from utgrec.decoding.voices import Voices, with_memories
 from utgrec.recommender.causal import CausalRecommender
 from utgrec.recommender.companions import CatalogCompanions
+from utgrec.recommender.item_vectors import catalog_keys
 from utgrec.recommender.mixing import Mixing
+from utgrec.recommender.ranker import MEMORIES, Ranker, Signs
 from utgrec.recommender.vocabulary import Vocabulary
 
 _USERS_AT_ONCE = 128  # read the table together; 16 MB of panels for a million items
@@ -80,6 +84,35 @@ class _Sparse(NamedTuple):
         return torch.where(self.keys[place] == keys, self.values[place], 0.0)
 
 
+class _Remembered(NamedTuple):
+    """Similarities of usable items to a history, as one memory has them."""
+
+    sums: _Sparse
+    totals: Tensor  # (B,), over all usable items
+
+    def shares(self, keys: Tensor, user: Tensor) -> Tensor:
+        """Shares that add up to 1 for each user of whom something is remembered. (n,) → (n,)"""
+        return self.sums.at(keys) / self.totals.clamp(min=1e-12)[user]
+
+
+class _Candidates(NamedTuple):
+    """Items among which are the best of each user, in the order of the items."""
+
+    items: Tensor  # (B, C), NO_ITEM where there are fewer
+    scores: Tensor  # (B, C), log-probabilities by the mixture, -inf where there is none
+    network: Tensor  # (B, C), log-shares by what was trained
+    changes: _Sparse
+    memories: list[_Remembered | None]  # companions, contents
+
+
+class Ranked(NamedTuple):
+    """The best items of some users by the mixture, and what is known of them."""
+
+    users: slice
+    items: Tensor  # (b, R), the best first, NO_ITEM where there are fewer
+    signs: Signs  # of (b, R)
+
+
 class MixedSearch:
     """Finds items by all voices; the same call as `BeamSearch.search`."""
 
@@ -91,9 +124,13 @@ class MixedSearch:
         companions: CatalogCompanions | None,
         contents: CatalogCompanions | None,
         mixing: Mixing,
+        ranker: Ranker | None = None,
+        taken: Tensor | None = None,
     ) -> None:
+        """`taken`: how often each item was taken in training, (N,), which a ranker asks for."""
         self._search, self._trie = search, trie
-        self._table, self.mixing = table, mixing
+        self._table, self.mixing, self.ranker = table, mixing, ranker
+        self._taken = torch.zeros(trie.item_count) if taken is None else taken
         self.companions, self.contents = companions, contents
 
     @torch.inference_mode()
@@ -199,17 +236,48 @@ class MixedSearch:
         excluded = exclude if isinstance(exclude, Tensor) else padded_rows(exclude)
         return _Heard(hits, states, input_ids, attention_mask, allowed, excluded.long())
 
+    @torch.inference_mode()
+    def candidates(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        count: int,
+        *,
+        beam: int,
+        exclude: Sequence[Sequence[int]] | None = None,
+    ) -> Iterator[Ranked]:
+        """The `count` best items of each user by the mixture, some users at a time."""
+        heard = self._hear(input_ids, attention_mask, 1, beam, None, exclude)
+        for begin in range(0, len(input_ids), _USERS_AT_ONCE):
+            users = slice(begin, begin + _USERS_AT_ONCE)
+            part = heard.part(users)
+            found = self._weighed(part, count)
+            best = _best_places(found.scores, count)
+            missing = found.scores.gather(1, best) == -torch.inf
+            items = found.items.gather(1, best).masked_fill(missing, NO_ITEM)
+            yield Ranked(users, items, self._signs(part, found, best))
+
     def _best(self, heard: _Heard, k: int) -> Hits:
         """The k best items of some users."""
+        if self.ranker is None:
+            found = self._weighed(heard, k)
+            return _top(found.items, found.scores, k)
+        # Those that are ranked share their probability anew, and of all others the k best are left.
+        found = self._weighed(heard, k + self.ranker.candidates)
+        best = _best_places(found.scores, self.ranker.candidates)
+        together = found.scores.gather(1, best).logsumexp(dim=1, keepdim=True)
+        ranked = together + self.ranker.shares(self._signs(heard, found, best))
+        return _top(found.items, found.scores.scatter(1, best, ranked), k)
+
+    def _weighed(self, heard: _Heard, k: int) -> _Candidates:
+        """Items among which are the k best of some users by the mixture."""
         users, count = len(heard.excluded), self._trie.item_count
         changes = self._changes(heard)
+        decay = self.mixing.decay
+        weights = (self.mixing.companions, self.mixing.contents)
         memories = [
-            (weight, self._named(memory, heard, changes))
-            for weight, memory in (
-                (self.mixing.companions, self.companions),
-                (self.mixing.contents, self.contents),
-            )
-            if memory is not None
+            None if memory is None else self._named(memory, heard, changes, decay)
+            for memory in (self.companions, self.contents)
         ]
         if self._table is None:
             asked = None
@@ -218,8 +286,9 @@ class MixedSearch:
             assert heard.states is not None
             weight = self.mixing.vectors / (1 + self.mixing.vectors)
             asked = self._table.asked(heard.states) * weight  # (B, M)
-            likely, total = self._by_vectors(asked, heard.allowed, changes, k)
-        keys = torch.unique(torch.cat([likely, *(named.keys for _, named in memories)]))
+            likely, total = self._by_vectors(asked, heard, changes, k)
+        named = [memory.sums.keys for memory in memories if memory is not None]
+        keys = torch.unique(torch.cat([likely, *named]))
         user, item = keys // count, keys % count
         total = total.where(total.isfinite(), 0.0)  # of somebody who has no item left
         network = changes.at(keys) - total[user]
@@ -232,12 +301,37 @@ class MixedSearch:
         place = torch.arange(len(keys)) - (of_each.cumsum(0) - of_each)[user]
         shape = (users, max(int(of_each.max()), 1) if users else 1)
         items = torch.full(shape, NO_ITEM).index_put((user, place), item)
-        scores = torch.full(shape, -torch.inf).index_put((user, place), network)
+        trained = torch.full(shape, -torch.inf).index_put((user, place), network)
         shares = (
-            (weight, torch.zeros(shape).index_put((user, place), named.at(keys)))
-            for weight, named in memories
+            (weight, torch.zeros(shape).index_put((user, place), memory.shares(keys, user)))
+            for weight, memory in zip(weights, memories, strict=True)
+            if memory is not None
         )
-        return _top(items, with_memories(scores, shares), k)
+        return _Candidates(items, with_memories(trained, shares), trained, changes, memories)
+
+    def _signs(self, heard: _Heard, found: _Candidates, best: Tensor) -> Signs:
+        """What is known of some candidates. Shapes: best (B, R), places among them."""
+        items = found.items.gather(1, best)  # (B, R)
+        keys = torch.arange(len(items))[:, None] * self._trie.item_count + items.clamp(min=0)
+        sums, totals = [], []
+        for memory, whole in zip((self.companions, self.contents), found.memories, strict=True):
+            newest = None
+            if memory is not None:
+                newest = self._named(memory, heard, found.changes, decay=0.0)
+            for one in (whole, newest):
+                sums.append(torch.zeros(keys.shape) if one is None else one.sums.at(keys))
+                totals.append(torch.zeros(len(keys)) if one is None else one.totals)
+        assert len(sums) == MEMORIES
+        scale = 1 + (0.0 if self._table is None else self.mixing.vectors)
+        return Signs(
+            found.scores.gather(1, best),
+            found.network.gather(1, best),
+            found.changes.at(keys) * scale,
+            sums,
+            totals,
+            self._taken[items.clamp(min=0)],
+            (heard.attention_mask.sum(dim=1) - 2) // self._trie.code_length,
+        )
 
     def _changes(self, heard: _Heard) -> _Sparse:
         """What hits and excluded items have beside the score of their vectors.
@@ -254,10 +348,12 @@ class MixedSearch:
         minus = torch.full((int(out.sum()),), -torch.inf)
         return _Sparse.sums(keys, torch.cat([((scores - least) * scale)[found], minus]))
 
-    def _named(self, memory: CatalogCompanions, heard: _Heard, changes: _Sparse) -> _Sparse:
-        """Shares of the usable items that a memory names, which add up to 1 for each user."""
+    def _named(
+        self, memory: CatalogCompanions, heard: _Heard, changes: _Sparse, decay: float
+    ) -> _Remembered:
+        """What a memory says of the usable items."""
         count = self._trie.item_count
-        named = memory.named(heard.input_ids, heard.attention_mask, self.mixing.decay)
+        named = memory.named(heard.input_ids, heard.attention_mask, decay)
         first = torch.arange(len(named.items))[:, None] * count
         used = (named.items < count) & (named.similar > 0)
         sums = _Sparse.sums((first + named.items)[used], named.similar[used])
@@ -265,16 +361,16 @@ class MixedSearch:
         if heard.allowed is not None:
             kept &= heard.allowed.has(sums.keys % count)
         keys, values = sums.keys[kept], sums.values[kept]
-        whole = torch.zeros(len(named.items)).index_add_(0, keys // count, values)
-        return _Sparse(keys, values / whole.clamp(min=1e-12)[keys // count])
+        totals = torch.zeros(len(named.items)).index_add_(0, keys // count, values)
+        return _Remembered(_Sparse(keys, values), totals)
 
     def _by_vectors(
-        self, asked: Tensor, allowed: AllowedItems | None, changes: _Sparse, k: int
+        self, asked: Tensor, heard: _Heard, changes: _Sparse, k: int
     ) -> tuple[Tensor, Tensor]:
         """Keys of items among which are the k best of each user by codes and vectors, and the
         logarithm of the sum over all usable items, (B,)."""
         assert self._table is not None
-        count = self._trie.item_count
+        count, allowed = self._trie.item_count, heard.allowed
         panels = self._table.panels(asked, None if allowed is None else allowed.words)
         size = panels.largest.shape[1]  # P
         # Panels with excluded items are computed again, without them.
@@ -300,8 +396,17 @@ class MixedSearch:
         total = largest + (total - largest).exp().index_add(0, of, more).log()
         best = panels.largest.topk(min(k, size), dim=1).indices  # (B, k)
         items = (best[:, :, None] * PANEL + torch.arange(PANEL)).flatten(1)  # (B, k × 64)
-        keys = torch.arange(len(items))[:, None] * count + items
-        return torch.cat([keys[items < count], hits]), total
+        within = items < count
+        items = items.clamp(max=count - 1)
+        if allowed is not None:
+            within &= allowed.has(items)
+        row = torch.arange(len(items))
+        plain = self._table.of_pairs(asked, row, items).masked_fill_(~within, -torch.inf)
+        # Among so many are the k best that are not excluded.
+        enough = min(k + heard.excluded.shape[1], items.shape[1])
+        best = plain.topk(enough, dim=1, sorted=False).indices
+        keys = row[:, None] * count + items.gather(1, best)
+        return torch.cat([keys[within.gather(1, best)], hits]), total
 
     def _without_vectors(self, heard: _Heard, changes: _Sparse, k: int) -> tuple[Tensor, Tensor]:
         """The same where codes speak alone: hits, and of all others, which are equal, the first."""
@@ -331,6 +436,7 @@ def make_search(
     mixing: Mixing,
     companions: CatalogCompanions | None = None,
     contents: CatalogCompanions | None = None,
+    ranker: Ranker | None = None,
 ) -> "BeamSearch[Any] | MixedSearch":
     """The search for a network and its memory: plain beam search where codes speak alone."""
     search = BeamSearch[Any](lean, vocabulary, trie)
@@ -344,7 +450,20 @@ def make_search(
         contents = None
     if table is None and companions is None and contents is None:
         return search
-    return MixedSearch(search, trie, table, companions, contents, mixing)
+    taken = None
+    if ranker is not None:
+        taken = ranker.taken_of(catalog_keys(vocabulary, domain, codes))
+    return MixedSearch(search, trie, table, companions, contents, mixing, ranker, taken)
+
+
+def _best_places(scores: Tensor, count: int) -> Tensor:
+    """Places of the best scores of each row, the best first; equal ones in their order.
+
+    Shapes: (B, C) → (B, at most `count`).
+    """
+    best = scores.topk(min(count, scores.shape[1]), dim=1).indices.sort(dim=1).values
+    order = scores.gather(1, best).sort(dim=1, descending=True, stable=True).indices
+    return best.gather(1, order)
 
 
 def _top(items: Tensor, scores: Tensor, k: int) -> Hits:

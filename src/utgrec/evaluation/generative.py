@@ -18,6 +18,7 @@ from utgrec.recommender.companions import CatalogCompanions
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
 from utgrec.recommender.mixing import NETWORK_ALONE, Mixing
 from utgrec.recommender.model import GenerativeRecommender
+from utgrec.recommender.ranker import Ranker
 from utgrec.recommender.train import Memory
 from utgrec.recommender.vocabulary import Vocabulary
 
@@ -31,8 +32,8 @@ class DecodingConfig:
     precision: str = "auto"
     """bf16 or fp32 arithmetic, or auto: bf16 where the processor has instructions for it."""
     mixing: Mixing | None = None
-    """How the voices are mixed; None takes what the recommender's own
-    validation items found best."""
+    """How the voices are mixed, without a ranker; None takes what the recommender's own validation
+    items found best, and the ranker that learned from them."""
 
     def __post_init__(self) -> None:
         require(self.beam >= 1, f"beam must be at least 1, got {self.beam}")
@@ -57,11 +58,13 @@ class GenerativeSystem:
         max_items: int,
         decoding: DecodingConfig,
         memory: Memory | None = None,
+        ranker: Ranker | None = None,
         name: str = "UTGRec",
     ) -> None:
         """`codes` (N, L) are those of the whole catalogue, never of the held-out items alone.
 
-        Without `memory` nothing was counted, and the network speaks alone.
+        Without `memory` nothing was counted, and the network speaks alone. A ranker learned from
+        the validation items, so with one these cannot be asked for.
         """
         self.name = name
         self.decoding = decoding
@@ -83,7 +86,9 @@ class GenerativeSystem:
             self.mixing,
             companions,
             contents,
+            None if decoding.mixing else ranker,
         )
+        self.knows_validation = getattr(self.search, "ranker", None) is not None
 
     def recommend(self, query: Query, k: int, *, exclude_seen: bool) -> Recommendations:
         """The best k items for each user; without those of the history if `exclude_seen`."""

@@ -24,6 +24,8 @@ from utgrec.evaluation.itemknn import ItemKNN, ItemKNNConfig
 from utgrec.evaluation.oracle import OracleSystem
 from utgrec.evaluation.popularity import Popularity
 from utgrec.evaluation.protocol import System, evaluate
+from utgrec.evaluation.ranking import STAGE as RANKER
+from utgrec.evaluation.ranking import read_ranker
 from utgrec.evaluation.result import Evaluation
 from utgrec.evaluation.table import Comparison, comparison
 from utgrec.progress import Progress, silent
@@ -41,6 +43,7 @@ def evaluate_domain(
     *,
     codes: Path,
     recommender: Path,
+    ranker: Path | None = None,
     decoding: DecodingConfig,
     exclude_seen: bool,
     out: Path,
@@ -53,6 +56,9 @@ def evaluate_domain(
         "recommender": storage.read_manifest(recommender, RECOMMENDER).fingerprint,
         f"domain {domain.name}": domain.fingerprint,
     }
+    made = None if ranker is None else storage.find_manifest(ranker, RANKER)
+    if made is not None:
+        inputs["ranker"] = made.fingerprint
 
     def make(work: Workspace) -> StageResult:
         split = split_domain(domain)
@@ -74,6 +80,7 @@ def evaluate_domain(
                 max_items=settings.max_items,
                 decoding=decoding,
                 memory=read_memory(recommender),
+                ranker=None if ranker is None else read_ranker(ranker, domain.name),
             ),
         ]
         oracle = _oracle(domain)

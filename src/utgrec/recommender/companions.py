@@ -183,6 +183,8 @@ class CatalogCompanions:
     def named(self, input_ids: Tensor, attention_mask: Tensor, decay: float) -> Named:
         """The companions of a history's items one by one; `weigh` adds those of the same item.
 
+        A `decay` of 0 leaves the newest item alone.
+
         Shapes: as in `weigh` → (B, T × K) twice.
         """
         if self.known == 0:
@@ -193,6 +195,9 @@ class CatalogCompanions:
         items = input_ids[:, 1 : 1 + most * self._length]
         items = items.reshape(len(input_ids), most, self._length)
         count = (attention_mask.sum(dim=1) - 2) // self._length  # (B,)
+        if decay == 0 and most > 1:
+            items = items[torch.arange(len(items)), count.clamp(min=1) - 1][:, None]
+            most, count = 1, count.clamp(max=1)
         place = self._places(item_keys(input_ids[:, 0], items, self._bits))  # (B, T)
         age = count[:, None] - 1 - torch.arange(most)  # (B, T)
         weight = torch.where(age >= 0, decay ** age.clamp(min=0).float(), 0.0)

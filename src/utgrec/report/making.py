@@ -36,6 +36,8 @@ def making(source: RunSource) -> Making:
     stages = [_stage("tokenizer", source.tokenizer)]
     stages += [_stage(f"codes · {domain.name}", domain.codes) for domain in source.domains]
     stages.append(_stage("recommender", source.recommender))
+    if source.ranker is not None:
+        stages.append(_stage("ranker", source.ranker))
     stages += [_stage(f"evaluation · {domain.name}", domain.evaluated) for domain in source.domains]
     settings: dict[str, list[tuple[str, str]]] = {"run": []}
     for name, value in to_dict(source.plan.recipe).items():

@@ -11,6 +11,7 @@ from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.split import Split, split_domain
 from utgrec.errors import StorageError
+from utgrec.evaluation.ranking import STAGE as RANKER
 from utgrec.evaluation.result import Evaluation
 from utgrec.evaluation.stage import STAGE as EVALUATION
 from utgrec.recommender.train import STAGE as RECOMMENDER
@@ -43,6 +44,7 @@ class RunSource(NamedTuple):
     plan: RunPlan
     tokenizer: storage.Manifest
     recommender: storage.Manifest
+    ranker: storage.Manifest | None
     domains: list[DomainSource]
 
 
@@ -61,7 +63,8 @@ def open_run(run: Path) -> RunSource:
         storage.read_manifest(folder.codes(name), CODES)
     recommender = storage.read_manifest(folder.recommender, RECOMMENDER)
     domains = [_open_domain(folder, name, path) for name, path in plan.domains.items()]
-    return RunSource(folder, plan, tokenizer, recommender, domains)
+    ranker = storage.find_manifest(folder.ranker, RANKER)
+    return RunSource(folder, plan, tokenizer, recommender, ranker, domains)
 
 
 def read_losses(folder: Path, manifest: storage.Manifest) -> list[dict[str, Any]]:

@@ -78,12 +78,14 @@ def recommend_file(
     _require_kind(out)
     if source.resolve() == out.resolve():
         raise BadConfig(f"{out} is the file that is read; write to another one")
+    ranker = storage.find_manifest(engine.store.run.ranker, "ranker")
     made_from = fingerprint(
         {
             "source": storage.hash_file(source),
             "recommender": storage.read_manifest(
                 engine.store.run.recommender, "recommender"
             ).fingerprint,
+            "ranker": None if ranker is None else ranker.fingerprint,
             "catalogue": engine.shelf.generation.manifest.fingerprint,
             "asked": to_dict(asked),
             "at_once": at_once,

@@ -32,11 +32,13 @@ from utgrec.decoding import (
 )
 from utgrec.errors import FieldError, InputError, SettingsMismatch, UnknownItem, named
 from utgrec.evaluation.generative import DecodingConfig
+from utgrec.evaluation.ranking import read_ranker
 from utgrec.recommender.attention import item_attention
 from utgrec.recommender.companions import CatalogCompanions
 from utgrec.recommender.histories import HistoryEncoder
 from utgrec.recommender.mixing import Mixing
 from utgrec.recommender.model import GenerativeRecommender
+from utgrec.recommender.ranker import Ranker
 from utgrec.recommender.train import Memory, read_memory, read_recommender
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.runs import read_plan
@@ -111,6 +113,7 @@ class Recommender(NamedTuple):
     vocabulary: Vocabulary
     memory: Memory
     mixing: Mixing  # of the voices of network and memory
+    ranker: Ranker | None  # puts the best of the mixture in order
     max_items: int  # newest items of a history that are read
 
 
@@ -152,6 +155,7 @@ class Shelf:
             recommender.mixing,
             CatalogCompanions(memory.companions, vocabulary, domain, self.codes),
             CatalogCompanions(contents.alike, vocabulary, domain, self.codes),
+            recommender.ranker,
         )
         self._live = ItemSet.of(self.trie, self.live)
         self._allowed: OrderedDict[Any, AllowedItems | None] = OrderedDict()
@@ -316,6 +320,7 @@ class Engine:
             vocabulary,
             memory,
             self.decoding.mixing or memory.mixing_of(store.domain),
+            None if self.decoding.mixing else read_ranker(store.run.ranker, store.domain),
             config.max_items,
         )
         self.store = store

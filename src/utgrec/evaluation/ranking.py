@@ -1,0 +1,185 @@
+"""The ranker stage: what the validation items of a run's domains teach about whom to trust.
+
+The recommender is done by then and stays as it is. A ranker is kept where it is better than the
+mixture on users that it did not learn from. Test items have no part in it.
+
+RUN/ranker/DOMAIN.safetensors    the ranker of a domain, if one is kept
+
+Shapes: U users · C candidates · F signs.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from utgrec import storage
+from utgrec.catalog import Domain
+from utgrec.config import to_dict
+from utgrec.data.split import split_domain
+from utgrec.decoding import MixedSearch
+from utgrec.decoding.filters import NO_ITEM
+from utgrec.evaluation.generative import DecodingConfig, GenerativeSystem
+from utgrec.evaluation.metrics import ndcg_at
+from utgrec.evaluation.protocol import make_query, sample_users
+from utgrec.progress import Progress, silent
+from utgrec.recommender.histories import CodedDomain
+from utgrec.recommender.item_vectors import catalog_keys
+from utgrec.recommender.ranker import Lessons, Ranker, RankerConfig, fit_ranker
+from utgrec.recommender.train import STAGE as RECOMMENDER
+from utgrec.recommender.train import read_memory, read_recommender
+from utgrec.recommender.vocabulary import Vocabulary
+from utgrec.stages import StageResult, Workspace, run_stage
+from utgrec.tokenizer.codes import STAGE as CODES
+from utgrec.tokenizer.codes import read_codes
+
+STAGE = "ranker"
+FEWEST = 50  # users whose validation item is a candidate; of fewer nothing is learned
+
+
+def train_ranker(
+    domains: Sequence[Domain],
+    codes: Sequence[Path],
+    recommender: Path,
+    config: RankerConfig,
+    out: Path,
+    *,
+    decoding: DecodingConfig,
+    exclude_seen: bool,
+    progress: Progress = silent,
+) -> storage.Manifest:
+    """Train a ranker for each domain of a finished recommender and write their folder.
+
+    Raises:
+        MissingStage: codes or recommender are not finished.
+        SettingsMismatch: `out` was made with other settings.
+    """
+    inputs = {"recommender": storage.read_manifest(recommender, RECOMMENDER).fingerprint}
+    for domain, folder in zip(domains, codes, strict=True):
+        inputs[f"codes {domain.name}"] = storage.read_manifest(folder, CODES).fingerprint
+        inputs[f"domain {domain.name}"] = domain.fingerprint
+    settings = {
+        **to_dict(config),
+        "decoding": to_dict(decoding),
+        "exclude_seen": exclude_seen,
+    }
+
+    def make(work: Workspace) -> StageResult:
+        model, vocabulary, made_with = read_recommender(recommender)
+        memory = read_memory(recommender)
+        facts: dict[str, Any] = {}
+        for done, (domain, folder) in enumerate(zip(domains, codes, strict=True)):
+            progress("Training the ranker", done, len(domains))
+            coded = CodedDomain(domain.name, read_codes(folder).codes, split_domain(domain))
+            system = GenerativeSystem(
+                model,
+                vocabulary,
+                domain.name,
+                coded.codes,
+                max_items=made_with.max_items,
+                decoding=decoding,
+                memory=memory,
+            )
+            ranker, found = learn_ranker(system, vocabulary, coded, config, exclude_seen)
+            facts[domain.name] = found
+            if ranker is not None:
+                ranker.save(work.folder / f"{domain.name}.safetensors")
+        progress("Training the ranker", len(domains), len(domains))
+        return StageResult(facts)
+
+    return run_stage(out, stage=STAGE, config=settings, inputs=inputs, make=make)
+
+
+def read_ranker(folder: Path, domain: str) -> Ranker | None:
+    """The ranker of a domain; None where the mixture decides, or where no stage was made.
+
+    Raises:
+        FormatVersionError, CorruptFile: the folder cannot be used.
+    """
+    manifest = storage.find_manifest(folder, STAGE)
+    name = f"{domain}.safetensors"
+    if manifest is None or name not in manifest.files:
+        return None
+    return Ranker.load(storage.check_file(folder, manifest, name))
+
+
+def learn_ranker(
+    system: GenerativeSystem,
+    vocabulary: Vocabulary,
+    domain: CodedDomain,
+    config: RankerConfig,
+    exclude_seen: bool,
+) -> tuple[Ranker | None, dict[str, Any]]:
+    """A ranker if it is worth it, and what was found."""
+    users = sample_users(domain.split, config.users, (config.seed, 5))
+    if config.networks == 0 or not isinstance(system.search, MixedSearch) or len(users) == 0:
+        return None, {"users": 0, "kept": False}
+    train = torch.from_numpy(domain.split.train.astype(np.int64))
+    taken = torch.bincount(train, minlength=len(domain.codes))  # (N,)
+    lessons = _lessons(system, system.search, domain, users, taken, config.candidates, exclude_seen)
+    asked = int((lessons.target & lessons.known).any(dim=1).sum())
+    facts: dict[str, Any] = {"users": len(users), "among_candidates": asked}
+    if asked < FEWEST:
+        return None, {**facts, "kept": False}
+    known = taken.nonzero()[:, 0]  # (n,)
+    keys = catalog_keys(vocabulary, domain.name, domain.codes[known.numpy()])
+    ranker, unseen = fit_ranker(lessons, keys, taken[known], config)
+    mixture = _ndcg(lessons.signs[..., 0], lessons)  # the first sign is the mixture's score
+    ranked = _ndcg(unseen, lessons)
+    kept = ranked > mixture
+    # Of candidates alone, so these are not the figures of a search, but near them.
+    facts |= {"ndcg@10 mixture": round(mixture, 5), "ndcg@10 ranked": round(ranked, 5)}
+    return ranker if kept else None, {**facts, "kept": kept}
+
+
+def _lessons(
+    system: GenerativeSystem,
+    search: MixedSearch,
+    domain: CodedDomain,
+    users: npt.NDArray[np.int64],
+    taken: Tensor,
+    count: int,
+    exclude_seen: bool,
+) -> Lessons:
+    query = make_query(domain.split, users, "valid")
+    targets = torch.from_numpy(domain.split.valid[users].astype(np.int64))
+    tokens, mask = system.encoder.encode(query.histories)
+    parts = []
+    for ranked in search.candidates(
+        tokens,
+        mask,
+        count,
+        beam=system.decoding.beam,
+        exclude=[history.tolist() for history in query.histories] if exclude_seen else None,
+    ):
+        items = ranked.items  # (b, at most C)
+        found = items != NO_ITEM
+        signs = ranked.signs._replace(taken=taken[items.clamp(min=0)])
+        lessons = Lessons(
+            signs.stacked(),
+            found,
+            items == targets[ranked.users, None],
+            (signs.taken > 0) & found,
+        )
+        parts.append([_filled(part, count) for part in lessons])
+    return Lessons(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _filled(values: Tensor, count: int) -> Tensor:
+    """As many candidates for all: zeros, or nothing, in (b, C, …) after those there are."""
+    out = values.new_zeros(len(values), count, *values.shape[2:])
+    out[:, : values.shape[1]] = values
+    return out
+
+
+def _ndcg(scores: Tensor, lessons: Lessons) -> float:
+    """Mean NDCG@10 of candidates put in order by scores (U, C); others count as not found."""
+    scores = scores.masked_fill(~lessons.found, -torch.inf)
+    place = lessons.target.int().argmax(dim=1, keepdim=True)  # (U, 1)
+    ahead = (scores > scores.gather(1, place)).sum(dim=1)
+    ahead = torch.where(lessons.target.any(dim=1), ahead, scores.shape[1] + 10)
+    return float(ndcg_at(ahead.numpy(), 10).mean())

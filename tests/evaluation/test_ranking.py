@@ -1,0 +1,256 @@
+"""The ranker stage: learned from validation items, kept where it is worth it, used everywhere."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mini_run import mini_domains, mini_recipe
+from utgrec import load
+from utgrec.catalog import Domain
+from utgrec.data.split import Split, split_domain
+from utgrec.decoding import MixedSearch
+from utgrec.errors import CorruptFile, InputError, SettingsMismatch
+from utgrec.evaluation import ranking
+from utgrec.evaluation.generative import DecodingConfig, GenerativeSystem
+from utgrec.evaluation.protocol import evaluate
+from utgrec.evaluation.ranking import learn_ranker, read_ranker, train_ranker
+from utgrec.recipes import Recipe
+from utgrec.recommender.causal import CausalRecommender, CausalSizes
+from utgrec.recommender.companions import CompanionsConfig, count_companions
+from utgrec.recommender.contents import Contents
+from utgrec.recommender.histories import CodedDomain
+from utgrec.recommender.mixing import CODES_ALONE, Mixing
+from utgrec.recommender.ranker import Ranker, RankerConfig
+from utgrec.recommender.train import Memory
+from utgrec.recommender.vocabulary import Vocabulary
+from utgrec.runs import RunFolder, evaluate_run, run_recipe
+
+ITEMS, USERS = 60, 500
+VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop",))
+CONFIG = RankerConfig(candidates=30, epochs=20, batch_size=32, networks=3)
+# Every item of a history counts alike here, although only the newest says what comes next.
+MIXING = Mixing(vectors=0.0, companions=0.8, contents=0.0, decay=1.0)
+
+
+def walks(seed: int = 0) -> np.ndarray:
+    """Six trained items of each user, then one to validate and one to test: mostly the next of a
+    ring of items, else any: (U, 8)."""
+    rng = np.random.default_rng(seed)
+    items = [rng.integers(0, ITEMS, USERS)]
+    for _ in range(7):
+        jump = rng.random(USERS) < 0.4
+        items.append(np.where(jump, rng.integers(0, ITEMS, USERS), (items[-1] + 1) % ITEMS))
+    return np.stack(items, axis=1).astype(np.int32)
+
+
+def make_shop(taken: np.ndarray, users: int = USERS) -> CodedDomain:
+    rng = np.random.default_rng(0)
+    places = rng.permutation(8 * 16 * 16)[:ITEMS]
+    codes = np.stack(np.unravel_index(places, (8, 16, 16)), axis=1).astype(np.int16)
+    valid, test = taken[:, 6].copy(), taken[:, 7].copy()
+    valid[users:] = test[users:] = -1
+    offsets = np.arange(0, 6 * USERS + 1, 6)
+    return CodedDomain("shop", codes, Split(offsets, taken[:, :6].ravel(), valid, test))
+
+
+def make_system(
+    shop: CodedDomain, ranker: Ranker | None = None, mixing: Mixing = MIXING
+) -> GenerativeSystem:
+    torch.manual_seed(0)
+    sizes = CausalSizes(width=16, feed_forward=16, heads=2, item_vectors=False)
+    companions = count_companions([shop], VOCABULARY, CompanionsConfig())
+    return GenerativeSystem(
+        CausalRecommender(sizes, VOCABULARY).eval(),
+        VOCABULARY,
+        "shop",
+        shop.codes,
+        max_items=20,
+        decoding=DecodingConfig(beam=10, precision="fp32"),
+        memory=Memory(companions, Contents.nothing(), {"shop": mixing}),
+        ranker=ranker,
+    )
+
+
+def learn(shop: CodedDomain, config: RankerConfig = CONFIG, mixing: Mixing = MIXING):
+    return learn_ranker(make_system(shop, mixing=mixing), VOCABULARY, shop, config, False)
+
+
+def ndcg(system: GenerativeSystem, shop: CodedDomain) -> float:
+    found = evaluate(system, shop.split, part="test", item_count=ITEMS, exclude_seen=False)
+    return found.mean("ndcg@10")
+
+
+def same(one: Ranker, two: Ranker) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one[:-1], two[:-1], strict=True))
+
+
+@pytest.fixture(scope="module")
+def shop() -> CodedDomain:
+    return make_shop(walks())
+
+
+@pytest.fixture(scope="module")
+def learned(shop: CodedDomain) -> tuple[Ranker, dict]:
+    ranker, facts = learn(shop)
+    assert ranker is not None
+    return ranker, facts
+
+
+def test_the_newest_item_is_trusted_where_it_alone_tells(shop, learned) -> None:
+    ranker, facts = learned
+    before, after = (ndcg(make_system(shop, one), shop) for one in (None, ranker))
+    assert after > 1.2 * before
+    assert facts["kept"] is True and facts["users"] == USERS
+    # What users said whom a network did not see is what users of the test part say.
+    assert facts["ndcg@10 mixture"] == pytest.approx(before, abs=0.06)
+    assert facts["ndcg@10 ranked"] == pytest.approx(after, abs=0.06)
+    assert facts["ndcg@10 ranked"] > 1.2 * facts["ndcg@10 mixture"]
+
+
+def test_test_items_have_no_part_in_it(shop, learned) -> None:
+    moved = np.roll(shop.split.test, 1)
+    other, facts = learn(shop._replace(split=shop.split._replace(test=moved)))
+    assert other is not None and same(other, learned[0]) and facts == learned[1]
+
+
+def test_validation_items_have(shop, learned) -> None:
+    moved = np.roll(shop.split.valid, 1)
+    other, facts = learn(shop._replace(split=shop.split._replace(valid=moved)))
+    assert facts != learned[1] and (other is None or not same(other, learned[0]))
+
+
+def test_what_teaches_nothing_is_not_kept(shop) -> None:
+    """Nobody takes what any sign points at, so nothing is better than the mixture's own order."""
+    rng = np.random.default_rng(5)
+    anything = rng.integers(0, ITEMS, USERS).astype(np.int32)
+    ranker, facts = learn(shop._replace(split=shop.split._replace(valid=anything)))
+    assert facts["kept"] == (facts["ndcg@10 ranked"] > facts["ndcg@10 mixture"])
+    assert (ranker is not None) == facts["kept"]
+    assert facts["ndcg@10 ranked"] < 0.15
+
+
+def test_of_few_users_nothing_is_learned() -> None:
+    ranker, facts = learn(make_shop(walks(), users=40))
+    assert ranker is None and facts["kept"] is False and facts["users"] == 40
+    ranker, facts = learn(make_shop(walks(), users=0))
+    assert ranker is None and facts == {"users": 0, "kept": False}
+
+
+def test_codes_alone_have_nothing_to_put_in_order(shop) -> None:
+    assert learn(shop, mixing=CODES_ALONE) == (None, {"users": 0, "kept": False})
+    off = dataclasses.replace(CONFIG, networks=0)
+    assert learn(shop, off) == (None, {"users": 0, "kept": False})
+
+
+def test_users_are_drawn_where_there_are_more(shop, learned) -> None:
+    ranker, facts = learn(shop, dataclasses.replace(CONFIG, users=200))
+    assert facts["users"] == 200 and ranker is not None and not same(ranker, learned[0])
+
+
+def test_validation_items_cannot_be_asked_for_then(shop, learned) -> None:
+    system = make_system(shop, learned[0])
+    with pytest.raises(InputError, match="UTGRec was fitted with the validation items"):
+        evaluate(system, shop.split, part="valid", item_count=ITEMS, exclude_seen=False)
+    plain = make_system(shop)
+    evaluate(plain, shop.split, part="valid", item_count=ITEMS, exclude_seen=False)
+
+
+def test_a_mixture_of_ones_own_is_not_put_in_order(shop, learned) -> None:
+    own = DecodingConfig(beam=10, precision="fp32", mixing=MIXING)
+    system = make_system(shop, learned[0])
+    asked = GenerativeSystem(
+        system_model(system),
+        VOCABULARY,
+        "shop",
+        shop.codes,
+        max_items=20,
+        decoding=own,
+        memory=Memory(
+            count_companions([shop], VOCABULARY, CompanionsConfig()), Contents.nothing(), {}
+        ),
+        ranker=learned[0],
+    )
+    assert ndcg(asked, shop) == ndcg(make_system(shop), shop) != ndcg(system, shop)
+
+
+def system_model(_: GenerativeSystem) -> CausalRecommender:
+    torch.manual_seed(0)
+    sizes = CausalSizes(width=16, feed_forward=16, heads=2, item_vectors=False)
+    return CausalRecommender(sizes, VOCABULARY).eval()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    domains = mini_domains(folder / "market")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "FEWEST", 10)
+        run_recipe(recipe(), domains, folder / "run")
+    return folder / "run"
+
+
+def recipe() -> Recipe:
+    base = mini_recipe()
+    learns = RankerConfig(epochs=30, candidates=20, networks=2, batch_size=8, learning_rate=1e-2)
+    return dataclasses.replace(base, ranker=learns)
+
+
+def opened(run: Path) -> list[Domain]:
+    from utgrec.runs import read_plan
+
+    return [Domain.open(path) for path in read_plan(RunFolder(run)).domains.values()]
+
+
+def train(run: Path, out: Path, **changes):
+    folder, domains = RunFolder(run), opened(run)
+    return train_ranker(
+        domains,
+        [folder.codes(domain.name) for domain in domains],
+        folder.recommender,
+        dataclasses.replace(recipe().ranker, **changes),
+        out,
+        decoding=recipe().decoding,
+        exclude_seen=recipe().exclude_seen,
+    )
+
+
+def test_a_run_has_the_stage(run, tmp_path) -> None:
+    manifest = train(run, RunFolder(run).ranker)  # what is there is left as it is
+    for domain in opened(run):
+        facts = manifest.facts[domain.name]
+        assert facts["users"] == len(split_domain(domain).validated) > 0
+        assert (f"{domain.name}.safetensors" in manifest.files) == facts["kept"]
+        ranker = read_ranker(RunFolder(run).ranker, domain.name)
+        assert (ranker is not None) == facts["kept"]
+        search = load(run, domain.name)._system.search
+        assert isinstance(search, MixedSearch) and (search.ranker is None) == (ranker is None)
+    assert read_ranker(tmp_path / "none", "shop") is None
+    with pytest.raises(SettingsMismatch, match="epochs: 30 there, 3 asked"):
+        train(run, RunFolder(run).ranker, epochs=3)
+
+
+def test_made_again_it_is_the_same(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ranking, "FEWEST", 10)
+    again = train(run, tmp_path / "again")
+    assert again.files == train(run, RunFolder(run).ranker).files
+
+
+def test_a_damaged_file_is_named(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ranking, "FEWEST", 10)
+    out = tmp_path / "ranker"
+    manifest = train(run, out)
+    kept = [name for name, facts in manifest.facts.items() if facts["kept"]]
+    assert kept, "no domain of the mini marketplace keeps its ranker; give it more users"
+    path = out / f"{kept[0]}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptFile, match=kept[0]):
+        read_ranker(out, kept[0])
+
+
+def test_the_evaluation_names_the_ranker_it_used(run) -> None:
+    manifest = train(run, RunFolder(run).ranker)
+    for made in evaluate_run(run).values():
+        assert made.inputs["ranker"] == manifest.fingerprint

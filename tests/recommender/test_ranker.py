@@ -1,0 +1,201 @@
+"""Candidates put in order: signs by hand, shares, and what is learned from whom."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from utgrec.errors import BadConfig
+from utgrec.recommender.ranker import (
+    MEMORIES,
+    SIGNS,
+    Lessons,
+    Ranker,
+    RankerConfig,
+    Signs,
+    fit_ranker,
+)
+
+USERS, CANDIDATES = 300, 12
+FEW = RankerConfig(networks=3, epochs=20, width=16, batch_size=16, learning_rate=1e-2)
+KEYS, TAKEN = torch.tensor([70, 10, 40]), torch.tensor([7, 1, 4])
+
+
+def make_signs(users: int = 5, seed: int = 0) -> Signs:
+    random = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=random)
+
+    scores = draw(users, CANDIDATES).log().sort(dim=1, descending=True).values
+    return Signs(
+        scores=scores,
+        network=draw(users, CANDIDATES).log(),
+        written=draw(users, CANDIDATES),
+        sums=[draw(users, CANDIDATES) for _ in range(MEMORIES)],
+        totals=[draw(users) for _ in range(MEMORIES)],
+        taken=torch.randint(0, 9, (users, CANDIDATES), generator=random),
+        lengths=torch.randint(0, 20, (users,), generator=random),
+    )
+
+
+def make_lessons(seed: int = 0) -> Lessons:
+    """Long histories take what the first memory names most, short ones what the network does."""
+    signs = make_signs(USERS, seed)
+    long = signs.lengths >= 10
+    best = torch.where(long, signs.sums[0].argmax(dim=1), signs.network.argmax(dim=1))
+    everywhere = torch.ones(USERS, CANDIDATES, dtype=torch.bool)
+    target = torch.zeros(USERS, CANDIDATES, dtype=torch.bool)
+    target[torch.arange(USERS), best] = True
+    target[::10] = False  # of some users the item is no candidate
+    return Lessons(signs.stacked(), everywhere, target, everywhere)
+
+
+def first(logits: torch.Tensor, lessons: Lessons) -> float:
+    """How often the item that was taken is the first, of users of whom it is a candidate."""
+    asked = lessons.target.any(dim=1)
+    best = logits[asked].argmax(dim=1)
+    return float((best == lessons.target[asked].int().argmax(dim=1)).float().mean())
+
+
+def same(one: Ranker, two: Ranker) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one[:-1], two[:-1], strict=True))
+
+
+@pytest.fixture(scope="module")
+def learned() -> tuple[Lessons, Ranker, torch.Tensor]:
+    lessons = make_lessons()
+    return lessons, *fit_ranker(lessons, KEYS, TAKEN, FEW)
+
+
+def test_signs_by_hand() -> None:
+    signs = Signs(
+        scores=torch.tensor([[-1.0, -2.0, -torch.inf]]),
+        network=torch.tensor([[-4.0, -3.0, -torch.inf]]),
+        written=torch.tensor([[0.0, 2.0, 0.0]]),
+        sums=[torch.tensor([[0.0, 0.5, 0.0]])] * MEMORIES,
+        totals=[torch.tensor([0.9])] * MEMORIES,
+        taken=torch.tensor([[0, 3, 1]]),
+        lengths=torch.tensor([4]),
+    )
+    stacked = signs.stacked()
+    assert stacked.shape == (1, 3, SIGNS)
+    by_candidate = stacked[0, :2].tolist()
+    none, half, once, three, five = (math.log(value) for value in (0.01, 0.51, 1.0, 3.0, 5.0))
+    first_of, second_of, whole = 0.0, -math.log(2), math.log(1.0)
+    assert by_candidate[0] == pytest.approx(
+        [-1.0, -4.0, 0.0, second_of, once, five] + [none, second_of, whole] * MEMORIES, abs=1e-6
+    )
+    assert by_candidate[1] == pytest.approx(
+        [-2.0, -3.0, 2.0, first_of, three, five] + [half, first_of, whole] * MEMORIES, abs=1e-6
+    )
+    assert stacked.isfinite().all()
+
+
+def test_what_nobody_took_counts_as_taken_once() -> None:
+    signs = make_signs()
+    never, once = (
+        signs._replace(taken=torch.full_like(signs.taken, count)).stacked() for count in (0, 1)
+    )
+    assert torch.equal(never, once)
+    assert not torch.equal(once, signs._replace(taken=signs.taken + 2).stacked())
+
+
+def test_shares_add_up_to_one_and_nobody_gets_nothing(learned) -> None:
+    _, ranker, _ = learned
+    signs = make_signs()
+    whole = ranker.shares(signs)
+    torch.testing.assert_close(whole.exp().sum(dim=1), torch.ones(5))
+    signs.scores[0, 4:] = -torch.inf
+    signs.scores[1] = -torch.inf
+    part = ranker.shares(signs)
+    assert (part[0, 4:] == -torch.inf).all() and (part[1] == -torch.inf).all()
+    torch.testing.assert_close(part[[0, 2]].exp().sum(dim=1), torch.ones(2))
+    assert torch.equal(part[2:], whole[2:])
+
+
+def test_it_learns_whom_to_trust_when(learned) -> None:
+    lessons, ranker, unseen = learned
+    mixture = first(lessons.signs[..., 0], lessons)
+    assert first(unseen, lessons) > 0.7 > 0.3 > mixture
+    others = make_lessons(seed=1)
+    logits = ranker.logits(ranker.standardised(others.signs)).mean(dim=0)
+    assert first(logits, others) > 0.7
+    # Every network is about as good as the others: each saw two thirds of the users.
+    for one in ranker.logits(ranker.standardised(others.signs)):
+        assert first(one, others) > 0.6
+
+
+def test_users_are_judged_by_the_network_that_did_not_see_them(learned) -> None:
+    """Whoever took something else changes the other networks, and not the own one."""
+    lessons, ranker, unseen = learned
+    logits = ranker.logits(ranker.standardised(lessons.signs))  # (E, U, C)
+    own = (logits - unseen).abs().amax(dim=2).argmin(dim=0)  # (U,)
+    torch.testing.assert_close(logits[own, torch.arange(USERS)], unseen)
+    counts = torch.bincount(own, minlength=FEW.networks)
+    assert counts.max() - counts.min() <= 1
+    user = 3
+    target = lessons.target.clone()
+    target[user] = target[user].roll(1)
+    other, judged = fit_ranker(lessons._replace(target=target), KEYS, TAKEN, FEW)
+    moved = [not torch.equal(a, b) for a, b in zip(ranker.inner, other.inner, strict=True)]
+    assert moved[own[user]] is False and sum(moved) == FEW.networks - 1
+    assert torch.equal(judged[user], unseen[user])
+
+
+def test_what_nobody_took_before_teaches_nothing() -> None:
+    lessons = make_lessons()
+    known = torch.ones_like(lessons.known)
+    known[:, 5] = False
+    lessons = lessons._replace(known=known)
+    before, _ = fit_ranker(lessons, KEYS, TAKEN, FEW)
+    # As a rival: its signs may be anything (those that all are standardised by stay as they are).
+    swapped = lessons.signs.clone()
+    swapped[:, 5] = swapped[:, 5].roll(1, dims=0)
+    after, _ = fit_ranker(lessons._replace(signs=swapped), KEYS, TAKEN, FEW)
+    torch.testing.assert_close(after.inner, before.inner, atol=1e-4, rtol=1e-3)
+    # As an answer: whoever took it is as whoever took no candidate.
+    target = lessons.target.clone()
+    target[target[:, 5]] = False
+    after, _ = fit_ranker(lessons._replace(target=target), KEYS, TAKEN, FEW)
+    assert same(after, before)
+    everyone, _ = fit_ranker(lessons._replace(known=lessons.found), KEYS, TAKEN, FEW)
+    assert not torch.allclose(everyone.inner, before.inner, atol=1e-2)
+
+
+def test_seeds_decide(learned) -> None:
+    lessons, one, _ = learned
+    two, _ = fit_ranker(lessons, KEYS, TAKEN, FEW)
+    assert same(one, two)
+    three, _ = fit_ranker(lessons, KEYS, TAKEN, dataclasses.replace(FEW, seed=1))
+    assert not torch.equal(one.inner, three.inner)
+
+
+def test_a_file_of_it(learned, tmp_path) -> None:
+    _, ranker, _ = learned
+    ranker.save(tmp_path / "shop.safetensors")
+    again = Ranker.load(tmp_path / "shop.safetensors")
+    assert same(again, ranker) and again.candidates == ranker.candidates == 100
+    asked = torch.tensor([[40, 41], [10, 70]])
+    assert again.taken_of(asked).tolist() == [[4, 0], [1, 7]]
+    assert again._replace(keys=KEYS[:0], taken=TAKEN[:0]).taken_of(asked).tolist() == [[0, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"networks": 1}, "networks must be 0, or at least 2"),
+        ({"networks": -1}, "networks"),
+        ({"candidates": 0}, "candidates must be at least 1, got 0"),
+        ({"users": 0}, "users"),
+        ({"width": 0}, "width"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
+    ],
+)
+def test_bad_settings(setting, named) -> None:
+    with pytest.raises(BadConfig, match=named):
+        RankerConfig(**setting)
