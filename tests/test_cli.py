@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -157,6 +158,7 @@ def test_the_commands():
         "tokenizer convert-vae",
         "tokenizer publish",
         "recommender train",
+        "recommender rank",
         "catalog add",
         "catalog replace",
         "catalog remove",
@@ -410,10 +412,13 @@ def test_a_finished_run_is_not_made_again(finished, domains):
     files = sorted(out.rglob("manifest.json"))
     before = [path.stat().st_mtime_ns for path in files]
     again = call("run", "mini", *domains, "--out", out, "--seed", "3")
-    assert len(files) == 6
+    assert len(files) == 7
     assert [path.stat().st_mtime_ns for path in files] == before
     assert again.stdout == result.stdout
-    assert "finished before: tokenizer, codes/kitchen, codes/clothing, recommender" in again.stderr
+    assert (
+        "finished before: tokenizer, codes/kitchen, codes/clothing, recommender, ranker"
+        in again.stderr
+    )
     assert "Training" not in again.stderr
 
 
@@ -496,6 +501,21 @@ def test_stages_one_by_one_are_the_stages_of_a_run(finished, domains, tmp_path):
         assert own.fingerprint == storage.read_manifest(out / theirs, stage).fingerprint
 
 
+def test_a_run_without_a_ranker_gets_one(finished, tmp_path):
+    out, _ = finished
+    run = tmp_path / "run"
+    shutil.copytree(out, run)
+    shutil.rmtree(run / "ranker")
+    assert len(utgrec.load(run, "clothing").recommend([], k=5)) == 5
+    made = call_json("recommender", "rank", run)
+    assert made["clothing"]["users"] == 80
+    assert storage.read_manifest(run / "ranker", "ranker").fingerprint == (
+        storage.read_manifest(out / "ranker", "ranker").fingerprint
+    )
+    again = call("recommender", "rank", run)
+    assert "ranker of kitchen" in again.stdout and "kept" in again.stdout
+
+
 def test_recommend_is_what_the_library_recommends(finished):
     out, _ = finished
     loaded = utgrec.load(out, "clothing")
@@ -569,6 +589,7 @@ def test_demo_does_everything_and_can_be_served(monkeypatch, tmp_path):
         ("tokenizer publish {tmp} --out {tmp}/p", 1, "MissingStage", "tokenizer"),
         ("tokenizer convert-vae {tmp}/kl16.ckpt --out {tmp}/v", 1, "MissingStage", "kl16.ckpt"),
         ("recommender train {domain} --codes {tmp} --out {tmp}/r", 1, "MissingStage", "codes"),
+        ("recommender rank {tmp}", 1, "MissingStage", "run.json"),
         (
             "recommender train {domain} {domain} --codes {tmp} --out {tmp}/r",
             2,

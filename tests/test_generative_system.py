@@ -155,6 +155,7 @@ class Finished(NamedTuple):
             self.domain,
             codes=self.folder.codes("kitchen"),
             recommender=self.folder.recommender,
+            ranker=self.folder.ranker,
             out=out,
             **values,
         )

@@ -26,6 +26,7 @@ STAGES = [
     "codes/kitchen",
     "codes/clothing",
     "recommender",
+    "ranker",
     "evaluation/kitchen",
     "evaluation/clothing",
 ]
@@ -78,8 +79,11 @@ class TestRun:
         assert done["evaluation/clothing"].inputs == {
             "codes": done["codes/clothing"].fingerprint,
             "recommender": done["recommender"].fingerprint,
+            "ranker": done["ranker"].fingerprint,
             "domain clothing": clothing,
         }
+        read = {"recommender": done["recommender"].fingerprint}
+        assert done["ranker"].inputs == both | codes | read
 
     def test_nothing_hidden_is_left(self, run):
         assert [path.name for path in run[0].rglob(".*")] == []

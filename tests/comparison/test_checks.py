@@ -155,7 +155,8 @@ def test_a_finished_run_is_measured_with_its_own_seed(domains, kitchen_run, tmp_
     (system,) = done.figures["domains"][0]["systems"]
     assert system["seeds"] == [3] and system["beam"] == 20 and system["kind"] == "runs"
     cost = done.figures["measured"]["kitchen"]["ours"]
-    parts = [kitchen_run / "tokenizer", kitchen_run / "codes/kitchen", kitchen_run / "recommender"]
+    stages_of_it = ("tokenizer", "codes/kitchen", "recommender", "ranker")
+    parts = [kitchen_run / stage for stage in stages_of_it]
     stages = [storage.read_json(part / "manifest.json")["measured"] for part in parts]
     assert cost["train_s"] == pytest.approx(sum(stage["wall_s"] for stage in stages), abs=0.01)
     assert cost["peak_memory_mib"] >= max(stage["peak_memory_mib"] for stage in stages)

@@ -1,4 +1,4 @@
-"""Commands that do one stage: tokenizer train, tokenizer assign, recommender train."""
+"""Commands that do one stage: tokenizer train, tokenizer assign, recommender train and rank."""
 
 from pathlib import Path
 from typing import Annotated
@@ -120,6 +120,26 @@ def train_recommender(
     return Answer({"recommender": str(out), **facts}, (facts_table(f"recommender {out}", facts),))
 
 
+def rank_candidates(
+    terminal: Terminal,
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+) -> Answer:
+    """Fit the ranker of a finished run on its validation items.
+
+    `run`, `pretrain` and `adapt` do it by themselves. This is for a run made before there were
+    rankers, or adapted zero-shot. A finished one is left as it is.
+    """
+    from utgrec.catalog import Domain
+    from utgrec.runs import RunFolder, read_plan, train_run_ranker
+
+    folder = RunFolder(run)
+    plan = read_plan(folder)
+    domains = [Domain.open(path) for path in plan.domains.values()]
+    made = train_run_ranker(folder, plan.recipe, domains, terminal.progress)
+    tables = [facts_table(f"ranker of {name}", made.facts[name]) for name in plan.domains]
+    return Answer({"ranker": str(folder.ranker), **made.facts, **made.measured}, tuple(tables))
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this file."""
     tokenizer = typer.Typer(no_args_is_help=True, help="Items to codes, step by step.")
@@ -146,3 +166,9 @@ def add_to(app: typer.Typer) -> None:
         example="utgrec recommender train domains/a --codes codes/a --out recommender",
         uses_models=True,
     )(train_recommender)
+    add_command(
+        recommender,
+        "rank",
+        example="utgrec recommender rank runs/shop",
+        uses_models=True,
+    )(rank_candidates)

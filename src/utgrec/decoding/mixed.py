@@ -25,9 +25,11 @@ from torch import Tensor
 
 from utgrec.decoding.beam import BeamSearch, Hits
 from utgrec.decoding.causal import CausalState, LeanCausal
-from utgrec.decoding.filters import NO_ITEM, AllowedItems, Exclusions, padded_rows
-from utgrec.decoding.item_table import NOTHING, PANEL, ItemTable, Panels
+from utgrec.decoding.filters import NO_ITEM, AllowedItems, padded_rows
+from utgrec.decoding.item_table import ItemTable
+from utgrec.decoding.likely import Heard, by_codes, by_vectors
 from utgrec.decoding.parallel import in_threads
+from utgrec.decoding.sparse import Remembered, Sparse, best_hits, best_places
 from utgrec.decoding.trie import CodeTrie
 from utgrec.decoding.voices import Voices, with_memories
 from utgrec.recommender.causal import CausalRecommender
@@ -42,67 +44,14 @@ _USERS_AT_ONCE = 128  # read the table together; 16 MB of panels for a million i
 _SCORES_AT_ONCE = 2**22
 
 
-class _Heard(NamedTuple):
-    """What beam search found, and what else is given, of some users."""
-
-    hits: Hits  # (B, W)
-    states: Tensor | None  # (B, M), what the network made of each history
-    input_ids: Tensor  # (B, S)
-    attention_mask: Tensor  # (B, S)
-    allowed: AllowedItems | None
-    excluded: Tensor  # (B, E), int64, padded with -1
-
-    def part(self, users: slice) -> "_Heard":
-        """The same of some users."""
-        return _Heard(
-            Hits(*(field[users] for field in self.hits)),
-            None if self.states is None else self.states[users],
-            self.input_ids[users],
-            self.attention_mask[users],
-            self.allowed,
-            self.excluded[users],
-        )
-
-
-class _Sparse(NamedTuple):
-    """Values of some items of some users, by the key user × N + item."""
-
-    keys: Tensor  # (n,), int64, ascending
-    values: Tensor  # (n,), float32
-
-    @classmethod
-    def sums(cls, keys: Tensor, values: Tensor) -> "_Sparse":
-        """Values of the same key are added. Shapes: (n,) twice."""
-        unique, place = torch.unique(keys, return_inverse=True)
-        return cls(unique, torch.zeros(len(unique)).index_add_(0, place, values))
-
-    def at(self, keys: Tensor) -> Tensor:
-        """The values of keys, 0 where there is none. Any shape → the same."""
-        if not len(self.keys):
-            return torch.zeros(keys.shape)
-        place = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
-        return torch.where(self.keys[place] == keys, self.values[place], 0.0)
-
-
-class _Remembered(NamedTuple):
-    """Similarities of usable items to a history, as one memory has them."""
-
-    sums: _Sparse
-    totals: Tensor  # (B,), over all usable items
-
-    def shares(self, keys: Tensor, user: Tensor) -> Tensor:
-        """Shares that add up to 1 for each user of whom something is remembered. (n,) → (n,)"""
-        return self.sums.at(keys) / self.totals.clamp(min=1e-12)[user]
-
-
 class _Candidates(NamedTuple):
     """Items among which are the best of each user, in the order of the items."""
 
     items: Tensor  # (B, C), NO_ITEM where there are fewer
     scores: Tensor  # (B, C), log-probabilities by the mixture, -inf where there is none
     network: Tensor  # (B, C), log-shares by what was trained
-    changes: _Sparse
-    memories: list[_Remembered | None]  # companions, contents
+    changes: Sparse
+    memories: list[Remembered | None]  # companions, contents
 
 
 class Ranked(NamedTuple):
@@ -210,7 +159,7 @@ class MixedSearch:
         beam: int,
         allowed: AllowedItems | Tensor | None,
         exclude: Tensor | Sequence[Sequence[int]] | None,
-    ) -> _Heard:
+    ) -> Heard:
         """Beam search, and what the network made of each history on the way."""
         if isinstance(allowed, Tensor):
             allowed = AllowedItems(self._trie, allowed)
@@ -234,7 +183,7 @@ class MixedSearch:
         if exclude is None:
             exclude = torch.zeros(users, 0, dtype=torch.int64)
         excluded = exclude if isinstance(exclude, Tensor) else padded_rows(exclude)
-        return _Heard(hits, states, input_ids, attention_mask, allowed, excluded.long())
+        return Heard(hits, states, input_ids, attention_mask, allowed, excluded.long())
 
     @torch.inference_mode()
     def candidates(
@@ -252,24 +201,24 @@ class MixedSearch:
             users = slice(begin, begin + _USERS_AT_ONCE)
             part = heard.part(users)
             found = self._weighed(part, count)
-            best = _best_places(found.scores, count)
+            best = best_places(found.scores, count)
             missing = found.scores.gather(1, best) == -torch.inf
             items = found.items.gather(1, best).masked_fill(missing, NO_ITEM)
             yield Ranked(users, items, self._signs(part, found, best))
 
-    def _best(self, heard: _Heard, k: int) -> Hits:
+    def _best(self, heard: Heard, k: int) -> Hits:
         """The k best items of some users."""
         if self.ranker is None:
             found = self._weighed(heard, k)
-            return _top(found.items, found.scores, k)
+            return best_hits(found.items, found.scores, k)
         # Those that are ranked share their probability anew, and of all others the k best are left.
         found = self._weighed(heard, k + self.ranker.candidates)
-        best = _best_places(found.scores, self.ranker.candidates)
+        best = best_places(found.scores, self.ranker.candidates)
         together = found.scores.gather(1, best).logsumexp(dim=1, keepdim=True)
         ranked = together + self.ranker.shares(self._signs(heard, found, best))
-        return _top(found.items, found.scores.scatter(1, best, ranked), k)
+        return best_hits(found.items, found.scores.scatter(1, best, ranked), k)
 
-    def _weighed(self, heard: _Heard, k: int) -> _Candidates:
+    def _weighed(self, heard: Heard, k: int) -> _Candidates:
         """Items among which are the k best of some users by the mixture."""
         users, count = len(heard.excluded), self._trie.item_count
         changes = self._changes(heard)
@@ -281,12 +230,12 @@ class MixedSearch:
         ]
         if self._table is None:
             asked = None
-            likely, total = self._without_vectors(heard, changes, k)
+            likely, total = by_codes(self._trie, heard, changes, k)
         else:
             assert heard.states is not None
             weight = self.mixing.vectors / (1 + self.mixing.vectors)
             asked = self._table.asked(heard.states) * weight  # (B, M)
-            likely, total = self._by_vectors(asked, heard, changes, k)
+            likely, total = by_vectors(self._table, asked, heard, changes, k)
         named = [memory.sums.keys for memory in memories if memory is not None]
         keys = torch.unique(torch.cat([likely, *named]))
         user, item = keys // count, keys % count
@@ -309,7 +258,7 @@ class MixedSearch:
         )
         return _Candidates(items, with_memories(trained, shares), trained, changes, memories)
 
-    def _signs(self, heard: _Heard, found: _Candidates, best: Tensor) -> Signs:
+    def _signs(self, heard: Heard, found: _Candidates, best: Tensor) -> Signs:
         """What is known of some candidates. Shapes: best (B, R), places among them."""
         items = found.items.gather(1, best)  # (B, R)
         keys = torch.arange(len(items))[:, None] * self._trie.item_count + items.clamp(min=0)
@@ -333,7 +282,7 @@ class MixedSearch:
             (heard.attention_mask.sum(dim=1) - 2) // self._trie.code_length,
         )
 
-    def _changes(self, heard: _Heard) -> _Sparse:
+    def _changes(self, heard: Heard) -> Sparse:
         """What hits and excluded items have beside the score of their vectors.
 
         Everything is relative to an item that is no hit, as the same sum for all is lost anyway.
@@ -346,84 +295,23 @@ class MixedSearch:
         out = heard.excluded != NO_ITEM  # (B, E)
         keys = torch.cat([(first + items)[found], (first + heard.excluded)[out]])
         minus = torch.full((int(out.sum()),), -torch.inf)
-        return _Sparse.sums(keys, torch.cat([((scores - least) * scale)[found], minus]))
+        return Sparse.sums(keys, torch.cat([((scores - least) * scale)[found], minus]))
 
     def _named(
-        self, memory: CatalogCompanions, heard: _Heard, changes: _Sparse, decay: float
-    ) -> _Remembered:
+        self, memory: CatalogCompanions, heard: Heard, changes: Sparse, decay: float
+    ) -> Remembered:
         """What a memory says of the usable items."""
         count = self._trie.item_count
         named = memory.named(heard.input_ids, heard.attention_mask, decay)
         first = torch.arange(len(named.items))[:, None] * count
         used = (named.items < count) & (named.similar > 0)
-        sums = _Sparse.sums((first + named.items)[used], named.similar[used])
+        sums = Sparse.sums((first + named.items)[used], named.similar[used])
         kept = changes.at(sums.keys) > -torch.inf
         if heard.allowed is not None:
             kept &= heard.allowed.has(sums.keys % count)
         keys, values = sums.keys[kept], sums.values[kept]
         totals = torch.zeros(len(named.items)).index_add_(0, keys // count, values)
-        return _Remembered(_Sparse(keys, values), totals)
-
-    def _by_vectors(
-        self, asked: Tensor, heard: _Heard, changes: _Sparse, k: int
-    ) -> tuple[Tensor, Tensor]:
-        """Keys of items among which are the k best of each user by codes and vectors, and the
-        logarithm of the sum over all usable items, (B,)."""
-        assert self._table is not None
-        count, allowed = self._trie.item_count, heard.allowed
-        panels = self._table.panels(asked, None if allowed is None else allowed.words)
-        size = panels.largest.shape[1]  # P
-        # Panels with excluded items are computed again, without them.
-        lost = changes.keys[changes.values == -torch.inf]
-        again, row = torch.unique(lost // count * size + lost % count // PANEL, return_inverse=True)
-        if len(again):
-            of, panel = again // size, again % size
-            members = panel[:, None] * PANEL + torch.arange(PANEL)  # (panels, 64)
-            missing = members >= count
-            missing[row, lost % count % PANEL] = True
-            members = members.clamp(max=count - 1)
-            if allowed is not None:
-                missing |= ~allowed.has(members)
-            scores = self._table.of_pairs(asked, of, members).masked_fill_(missing, -torch.inf)
-            for into, values in zip(panels, Panels.of(scores), strict=True):
-                into[of, panel] = values
-        total = (panels.largest + panels.sums.log()).logsumexp(dim=1)  # (B,), without codes
-        hits = changes.keys[changes.values > -torch.inf]
-        of, plain = hits // count, self._table.of_pairs(asked, hits // count, hits % count)
-        raised = plain + changes.at(hits)
-        largest = total.clamp(min=NOTHING).scatter_reduce(0, of, raised, "amax")
-        more = (raised - largest[of]).exp() - (plain - largest[of]).exp()
-        total = largest + (total - largest).exp().index_add(0, of, more).log()
-        best = panels.largest.topk(min(k, size), dim=1).indices  # (B, k)
-        items = (best[:, :, None] * PANEL + torch.arange(PANEL)).flatten(1)  # (B, k × 64)
-        within = items < count
-        items = items.clamp(max=count - 1)
-        if allowed is not None:
-            within &= allowed.has(items)
-        row = torch.arange(len(items))
-        plain = self._table.of_pairs(asked, row, items).masked_fill_(~within, -torch.inf)
-        # Among so many are the k best that are not excluded.
-        enough = min(k + heard.excluded.shape[1], items.shape[1])
-        best = plain.topk(enough, dim=1, sorted=False).indices
-        keys = row[:, None] * count + items.gather(1, best)
-        return torch.cat([keys[within.gather(1, best)], hits]), total
-
-    def _without_vectors(self, heard: _Heard, changes: _Sparse, k: int) -> tuple[Tensor, Tensor]:
-        """The same where codes speak alone: hits, and of all others, which are equal, the first."""
-        count, users = self._trie.item_count, len(heard.excluded)
-        allowed = heard.allowed
-        left = torch.full((users,), count if allowed is None else allowed.total)
-        left = left - Exclusions.build(self._trie, heard.excluded, allowed).counts
-        hits = changes.values > -torch.inf
-        of = changes.keys[hits] // count
-        among = torch.zeros(users).index_add_(0, of, changes.values[hits].exp())
-        total = (among + left - torch.bincount(of, minlength=users)).log()
-        enough = k + heard.hits.items.shape[1] + heard.excluded.shape[1]
-        first = torch.arange(min(count, enough))
-        if allowed is not None:
-            first = allowed.mask.nonzero().squeeze(1)[:enough]
-        keys = torch.arange(users)[:, None] * count + first
-        return torch.cat([keys.flatten(), changes.keys]), total
+        return Remembered(Sparse(keys, values), totals)
 
 
 def make_search(
@@ -454,34 +342,6 @@ def make_search(
     if ranker is not None:
         taken = ranker.taken_of(catalog_keys(vocabulary, domain, codes))
     return MixedSearch(search, trie, table, companions, contents, mixing, ranker, taken)
-
-
-def _best_places(scores: Tensor, count: int) -> Tensor:
-    """Places of the best scores of each row, the best first; equal ones in their order.
-
-    Shapes: (B, C) → (B, at most `count`).
-    """
-    best = scores.topk(min(count, scores.shape[1]), dim=1).indices.sort(dim=1).values
-    order = scores.gather(1, best).sort(dim=1, descending=True, stable=True).indices
-    return best.gather(1, order)
-
-
-def _top(items: Tensor, scores: Tensor, k: int) -> Hits:
-    """The k best of each row; equal scores in the order of the items.
-
-    Shapes: items (B, C), ascending, scores (B, C), -inf where there is none.
-    """
-    best = scores.topk(min(k, scores.shape[1]), dim=1)
-    by_item = best.indices.sort(dim=1)
-    values = best.values.gather(1, by_item.indices)
-    values, order = values.sort(dim=1, descending=True, stable=True)
-    found = items.gather(1, by_item.values.gather(1, order))
-    missing = k - found.shape[1]
-    found = found.masked_fill(values == -torch.inf, NO_ITEM)
-    return Hits(
-        torch.nn.functional.pad(found, (0, missing), value=NO_ITEM),
-        torch.nn.functional.pad(values, (0, missing), value=-torch.inf),
-    )
 
 
 def _spread(hits: Hits, shape: tuple[int, int]) -> Tensor:

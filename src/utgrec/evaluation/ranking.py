@@ -73,7 +73,7 @@ def train_ranker(
         memory = read_memory(recommender)
         facts: dict[str, Any] = {}
         for done, (domain, folder) in enumerate(zip(domains, codes, strict=True)):
-            progress("Training the ranker", done, len(domains))
+            progress("Fitting the ranker", done, len(domains))
             coded = CodedDomain(domain.name, read_codes(folder).codes, split_domain(domain))
             system = GenerativeSystem(
                 model,
@@ -88,7 +88,7 @@ def train_ranker(
             facts[domain.name] = found
             if ranker is not None:
                 ranker.save(work.folder / f"{domain.name}.safetensors")
-        progress("Training the ranker", len(domains), len(domains))
+        progress("Fitting the ranker", len(domains), len(domains))
         return StageResult(facts)
 
     return run_stage(out, stage=STAGE, config=settings, inputs=inputs, make=make)
@@ -120,7 +120,9 @@ def learn_ranker(
         return None, {"users": 0, "kept": False}
     train = torch.from_numpy(domain.split.train.astype(np.int64))
     taken = torch.bincount(train, minlength=len(domain.codes))  # (N,)
-    lessons = _lessons(system, system.search, domain, users, taken, config.candidates, exclude_seen)
+    lessons = make_lessons(
+        system, system.search, domain, users, taken, config.candidates, exclude_seen
+    )
     asked = int((lessons.target & lessons.known).any(dim=1).sum())
     facts: dict[str, Any] = {"users": len(users), "among_candidates": asked}
     if asked < FEWEST:
@@ -136,7 +138,7 @@ def learn_ranker(
     return ranker if kept else None, {**facts, "kept": kept}
 
 
-def _lessons(
+def make_lessons(
     system: GenerativeSystem,
     search: MixedSearch,
     domain: CodedDomain,
@@ -145,6 +147,10 @@ def _lessons(
     count: int,
     exclude_seen: bool,
 ) -> Lessons:
+    """What validation items teach: the candidates of some users (u,), and what they took.
+
+    Shapes: users (u,), taken (N,), how often each item was taken in training.
+    """
     query = make_query(domain.split, users, "valid")
     targets = torch.from_numpy(domain.split.valid[users].astype(np.int64))
     tokens, mask = system.encoder.encode(query.histories)
