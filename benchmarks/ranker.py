@@ -4,7 +4,7 @@
         --domain runs/domains/office
 
 `mixture`: the voices mixed, and nothing else. `ranker`: the best of the mixture put in order.
-`ranker without the network`: candidates are the best of the two memories alone, and the ranker hears
+`ranker without the network`: candidates are the best of the two memories alone, the ranker hears
 nothing of the network; so what it lacks beside `ranker` is what the network is worth. All rankers
 learn anew from the validation items, with the settings of the run's recipe; measured are all test
 items. Differences are of means over the seeds, with 95 % intervals of bootstrapped users.
