@@ -1,19 +1,24 @@
 """A server mixes the voices of a recommender as evaluation does, in every generation."""
 
 import dataclasses
+import shutil
 
 import pytest
+import torch
 from small_shops import FakeCoder
 
 import utgrec
 from mini_run import mini_domains, mini_recipe
 from utgrec.decoding.mixed import MixedSearch
 from utgrec.recommender.mixing import Mixing
-from utgrec.runs import run_recipe
+from utgrec.recommender.ranker import SIGNS, Ranker
+from utgrec.recommender.train import read_memory
+from utgrec.runs import RunFolder, run_recipe
 from utgrec.serving.changes import CatalogEditor
 from utgrec.serving.engine import Engine, Request
 from utgrec.serving.filters import Condition, Filters
 from utgrec.serving.generations import GenerationStore
+from utgrec.stages import StageResult, run_stage
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +34,37 @@ def mixed(tmp_path_factory):
     )
     recipe = dataclasses.replace(base, decoding=decoding)
     run_recipe(recipe, mini_domains(folder / "market", ("kitchen",)), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory):
+    """A run whose candidates are put in order, by a ranker of random weights."""
+    folder = tmp_path_factory.mktemp("ranked")
+    base = mini_recipe()
+    decoding = dataclasses.replace(base.decoding, beam=10, precision="fp32")
+    recipe = dataclasses.replace(base, decoding=decoding)
+    run_recipe(recipe, mini_domains(folder / "market", ("kitchen",)), folder / "run")
+    out = RunFolder(folder / "run").ranker
+    shutil.rmtree(out)
+    random = torch.Generator().manual_seed(1)
+    keys = read_memory(RunFolder(folder / "run").recommender).companions.keys
+    ranker = Ranker(
+        mean=torch.zeros(SIGNS),
+        deviation=torch.ones(SIGNS),
+        inner=torch.randn(2, SIGNS, 8, generator=random),
+        inner_bias=torch.zeros(2, 1, 8),
+        outer=torch.randn(2, 8, 1, generator=random),
+        keys=keys,
+        taken=torch.arange(len(keys)) + 1,
+        candidates=15,
+    )
+
+    def make(work):
+        ranker.save(work.folder / "kitchen.safetensors")
+        return StageResult({})
+
+    run_stage(out, stage="ranker", config={}, inputs={}, make=make)
     return folder / "run"
 
 
@@ -50,6 +86,38 @@ def test_the_engine_says_what_the_library_says(mixed):
         assert [hit.score for hit in answer.found] == pytest.approx(
             [e.score for e in expected], abs=1e-5
         )
+
+
+def test_the_engine_puts_candidates_in_order_as_the_library_does(ranked, tmp_path):
+    engine, loaded = Engine(GenerationStore(ranked, write=False)), utgrec.load(ranked)
+    ids = loaded.catalog.item_ids
+    shutil.copytree(ranked, tmp_path / "run", ignore=shutil.ignore_patterns("ranker"))
+    plain = utgrec.load(tmp_path / "run")
+    for history in (ids[:3], ids[20:45], []):
+        answer = [(ids[hit.item], hit.score) for hit in one(engine, history=history, k=12).found]
+        expected = [(entry.item.item_id, entry.score) for entry in loaded.recommend(history, 12)]
+        mixture = [entry.item.item_id for entry in plain.recommend(history, 12)]
+        assert [item for item, _ in answer] == [item for item, _ in expected]
+        assert [score for _, score in answer] == pytest.approx([s for _, s in expected], abs=1e-5)
+        assert [item for item, _ in answer] != mixture
+
+
+def test_what_is_put_in_order_follows_the_catalogue(ranked, tmp_path):
+    shutil.copytree(ranked, tmp_path / "run")
+    store = GenerationStore(tmp_path / "run")
+    editor, ids = CatalogEditor(store, FakeCoder(6, 8)), store.open().catalog.item_ids
+    editor.add([{"item_id": "new", "title": "New", "price": 5.0}])
+    editor.remove(ids[:20])
+    engine = Engine(store)
+    assert engine.shelf._search.ranker is not None
+    names = engine.shelf.catalog.item_ids
+    for k in (4, 99):  # fewer than the candidates, and more
+        found = one(engine, history=(ids[0], ids[30]), k=k).found
+        scores = [hit.score for hit in found]
+        assert scores == sorted(scores, reverse=True)
+        assert len({hit.item for hit in found}) == len(found)
+        if k == 99:
+            assert {names[hit.item] for hit in found} == {*ids[20:], "new"} - {ids[30]}
 
 
 def test_changes_and_filters_hold_for_all_voices(mixed):
