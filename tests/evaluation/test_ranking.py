@@ -1,6 +1,7 @@
 """The ranker stage: learned from validation items, kept where it is worth it, used everywhere."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 from mini_run import mini_domains, mini_recipe
 from utgrec import load
 from utgrec.catalog import Domain
+from utgrec.comparison.trained import fingerprints, open_system
 from utgrec.data.split import Split, split_domain
 from utgrec.decoding import MixedSearch
 from utgrec.errors import CorruptFile, InputError, SettingsMismatch
 from utgrec.evaluation import ranking
 from utgrec.evaluation.generative import DecodingConfig, GenerativeSystem
 from utgrec.evaluation.protocol import evaluate
-from utgrec.evaluation.ranking import learn_ranker, read_ranker, train_ranker
+from utgrec.evaluation.ranking import learn_ranker, make_lessons, read_ranker, train_ranker
 from utgrec.recipes import Recipe
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.companions import CompanionsConfig, count_companions
@@ -26,6 +28,8 @@ from utgrec.recommender.mixing import CODES_ALONE, Mixing
 from utgrec.recommender.ranker import Ranker, RankerConfig
 from utgrec.recommender.train import Memory
 from utgrec.recommender.vocabulary import Vocabulary
+from utgrec.report.making import making
+from utgrec.report.source import open_run
 from utgrec.runs import RunFolder, evaluate_run, run_recipe
 
 ITEMS, USERS = 60, 500
@@ -145,6 +149,18 @@ def test_codes_alone_have_nothing_to_put_in_order(shop) -> None:
     assert learn(shop, off) == (None, {"users": 0, "kept": False})
 
 
+def test_what_nobody_took_is_told_from_the_rest(shop) -> None:
+    taken = torch.ones(ITEMS, dtype=torch.int64)
+    taken[::3] = 0
+    system = make_system(shop)
+    users = shop.split.validated[:20]
+    lessons = make_lessons(system, system.search, shop, users, taken, ITEMS, False)
+    assert lessons.found.all() and lessons.target.sum() == 20
+    assert lessons.known.sum(dim=1).tolist() == [ITEMS - ITEMS // 3] * 20
+    of_target = torch.from_numpy(shop.split.valid[users].astype(np.int64) % 3 != 0)
+    assert ((lessons.known & lessons.target).any(dim=1) == of_target).all()
+
+
 def test_users_are_drawn_where_there_are_more(shop, learned) -> None:
     ranker, facts = learn(shop, dataclasses.replace(CONFIG, users=200))
     assert facts["users"] == 200 and ranker is not None and not same(ranker, learned[0])
@@ -250,7 +266,31 @@ def test_a_damaged_file_is_named(run, tmp_path, monkeypatch) -> None:
         read_ranker(out, kept[0])
 
 
-def test_the_evaluation_names_the_ranker_it_used(run) -> None:
+def test_figures_are_of_the_ranker(run, tmp_path) -> None:
+    """Of evaluations and comparisons, which name the ranker that they used; and reports show it."""
     manifest = train(run, RunFolder(run).ranker)
-    for made in evaluate_run(run).values():
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("ranker", "evaluation"))
+    evaluations = evaluate_run(run)
+    for domain in opened(run):
+        if not manifest.facts[domain.name]["kept"]:
+            continue
+        split, count = split_domain(domain), len(domain.catalog)
+        ours, mixture = (
+            evaluate(
+                open_system(folder, domain, "UTGRec"),
+                split,
+                part="test",
+                item_count=count,
+                exclude_seen=True,
+            )
+            for folder in (run, tmp_path / "run")
+        )
+        assert not np.array_equal(ours.ranks, mixture.ranks)
+        made = evaluations[f"evaluation/{domain.name}"]
         assert made.inputs["ranker"] == manifest.fingerprint
+        figures = made.facts["systems"]["UTGRec"]
+        assert figures["ndcg@10"] == pytest.approx(ours.mean("ndcg@10"), abs=1e-5)
+        assert fingerprints(run, domain)["ranker"] == manifest.fingerprint
+        assert "ranker" not in fingerprints(tmp_path / "run", domain)
+    stages = [stage.name for stage in making(open_run(run)).stages]
+    assert stages[3:5] == ["recommender", "ranker"]

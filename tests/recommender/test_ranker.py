@@ -164,6 +164,16 @@ def test_what_nobody_took_before_teaches_nothing() -> None:
     assert not torch.allclose(everyone.inner, before.inner, atol=1e-2)
 
 
+def test_no_sign_counts_for_more_than_five_deviations(learned) -> None:
+    lessons, ranker, _ = learned
+    far, farther = (ranker.mean + many * ranker.deviation for many in (5.0, 500.0))
+    one, other = (ranker.logits(ranker.standardised(at.view(1, 1, -1))) for at in (far, farther))
+    near = ranker.logits(ranker.standardised((ranker.mean + 4 * ranker.deviation).view(1, 1, -1)))
+    torch.testing.assert_close(one, other)
+    assert not torch.allclose(one, near)
+    assert lessons.signs.isfinite().all()
+
+
 def test_seeds_decide(learned) -> None:
     lessons, one, _ = learned
     two, _ = fit_ranker(lessons, KEYS, TAKEN, FEW)

@@ -18,6 +18,7 @@ from utgrec.serving.changes import CatalogEditor
 from utgrec.serving.engine import Engine, Request
 from utgrec.serving.filters import Condition, Filters
 from utgrec.serving.generations import GenerationStore
+from utgrec.stages import StageResult, run_stage
 
 ASKED = Request(history=(), k=4, beam=10)
 
@@ -33,6 +34,11 @@ def source(engine, tmp_path):
     ids = engine.shelf.catalog.item_ids
     rows = [{"user_id": f"u{n}", "history": ids[n : 2 * n]} for n in range(11)]
     return jsonl(tmp_path / "histories.jsonl", rows)
+
+
+def one_file(work):
+    (work.folder / "note.txt").write_text("another ranker")
+    return StageResult({})
 
 
 def lines(path):
@@ -88,10 +94,12 @@ def test_what_was_stopped_goes_on(engine, source, tmp_path, monkeypatch):
     assert out.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize("change", ["asked", "source"])
+@pytest.mark.parametrize("change", ["asked", "source", "ranker"])
 def test_what_was_stopped_does_not_go_on_with_something_else(
-    engine, source, tmp_path, monkeypatch, change
+    trained, source, tmp_path, monkeypatch, change
 ):
+    shutil.copytree(trained, tmp_path / "run")
+    engine = Engine(GenerationStore(tmp_path / "run"))
     out = tmp_path / "out.jsonl"
     with monkeypatch.context() as patch:
         patch.setattr(bulk, "_join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -100,6 +108,10 @@ def test_what_was_stopped_does_not_go_on_with_something_else(
     asked = Request(history=(), k=5) if change == "asked" else ASKED
     if change == "source":
         jsonl(source, [{"history": []}] * 11)
+    if change == "ranker":
+        folder = engine.store.run.ranker
+        shutil.rmtree(folder)
+        run_stage(folder, stage="ranker", config={}, inputs={}, make=one_file)
     assert recommend_file(engine, source, out, asked, at_once=4).before == 0
     assert len(lines(out)[0]["items"]) == asked.k
 
