@@ -11,13 +11,15 @@ from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.companions import CatalogCompanions, Companions
 from utgrec.recommender.item_vectors import item_keys, token_bits
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
+from utgrec.recommender.ranker import SIGNS, Ranker, RankerConfig
 from utgrec.recommender.vocabulary import Vocabulary
 
 NEIGHBOURS = 100  # companions of each item
 
 
 def mixed_searches(vocabulary: Vocabulary, codes: Tensor) -> dict[str, Any]:
-    """By codes alone, and mixed with item vectors, companions and contents, which all items have.
+    """By codes alone; mixed with item vectors, companions and contents, which all items have; and
+    with a ranker beside.
 
     Shapes: codes (N, L).
     """
@@ -44,9 +46,24 @@ def mixed_searches(vocabulary: Vocabulary, codes: Tensor) -> dict[str, Any]:
     )
     lean = LeanCausal(model, torch.bfloat16 if multiplies_bf16("cpu") else torch.float32)
     trie = CodeTrie.build(codes)
+    config = RankerConfig()
+    ranker = Ranker(
+        mean=torch.zeros(SIGNS),
+        deviation=torch.ones(SIGNS),
+        inner=torch.randn(config.networks, SIGNS, config.width) / SIGNS,
+        inner_bias=torch.zeros(config.networks, 1, config.width),
+        outer=torch.randn(config.networks, config.width, 1),
+        keys=ascending,
+        taken=torch.randint(1, 100, (len(codes),)),
+        candidates=config.candidates,
+    )
     return {
         name: make_search(
-            model, lean, vocabulary, trie, domain, table, mixing, companions, contents
+            model, lean, vocabulary, trie, domain, table, mixing, companions, contents, ordered
         )
-        for name, mixing in (("codes alone", CODES_ALONE), ("mixed", Mixing()))
+        for name, mixing, ordered in (
+            ("codes alone", CODES_ALONE, None),
+            ("mixed", Mixing(), None),
+            ("mixed, ranked", Mixing(), ranker),
+        )
     }
