@@ -155,6 +155,10 @@ def test_codes_alone_have_nothing_to_put_in_order(shop) -> None:
     assert learn(shop, mixing=CODES_ALONE) == (None, {"users": 0, "kept": False})
     off = dataclasses.replace(CONFIG, networks=0)
     assert learn(shop, off) == (None, {"users": 0, "kept": False})
+    system = make_system(shop)
+    system.decoding = dataclasses.replace(system.decoding, mixing=MIXING)  # one's own
+    nothing = (None, {"users": 0, "kept": False})
+    assert learn_ranker(system, VOCABULARY, shop, CONFIG, False) == nothing
 
 
 def test_what_nobody_took_is_told_from_the_rest(shop) -> None:

@@ -119,7 +119,8 @@ def learn_ranker(
 ) -> tuple[Ranker | None, dict[str, Any]]:
     """A ranker if it is worth it, and what was found."""
     users = sample_users(domain.split, config.users, (config.seed, 5))
-    if config.networks == 0 or not isinstance(system.search, MixedSearch) or len(users) == 0:
+    unwanted = config.networks == 0 or system.decoding.mixing is not None
+    if unwanted or not isinstance(system.search, MixedSearch) or len(users) == 0:
         return None, {"users": 0, "kept": False}
     train = torch.from_numpy(domain.split.train.astype(np.int64))
     taken = torch.bincount(train, minlength=len(domain.codes))  # (N,)
