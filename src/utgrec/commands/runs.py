@@ -216,7 +216,7 @@ def plan_lines(
         f"{items:,}; {sizes.code_length} codes out of {sizes.root_size}{leaves}",
         f"recommender: at most {recommender.trainer.steps:,} steps of {recommender.batch_size} "
         f"targets; {recommender.sizes.summary}",
-        f"ranker: {recipe.ranker.networks} small networks put {recipe.ranker.candidates} candidates "
+        f"ranker: {recipe.ranker.networks} small networks put the best {recipe.ranker.candidates} "
         "in order",
         f"evaluation: beam {recipe.decoding.beam}, seen items "
         + ("left out" if recipe.exclude_seen else "kept"),
