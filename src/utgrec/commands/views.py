@@ -140,7 +140,7 @@ def recommendations_table(title: str, found: Sequence[Values]) -> Table:
         category = row["attributes"].get("category") or row["attributes"].get("categories")
         cells = [str(place), row["item_id"], row["title"], _show(category or "")]
         table.add_row(*(Text(cell) for cell in cells), f"{row['score']:.3f}")
-    table.caption = "score: log-probability of the item's codes"
+    table.caption = "score: log-probability of the item"
     table.caption_justify = "left"
     return table
 
