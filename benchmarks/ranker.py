@@ -7,7 +7,8 @@
 `ranker without the network`: candidates are the best of the two memories alone, the ranker hears
 nothing of the network; so what it lacks beside `ranker` is what the network is worth. All rankers
 learn anew from the validation items, with the settings of the run's recipe; measured are all test
-items. Differences are of means over the seeds, with 95 % intervals of bootstrapped users.
+items, and apart from them those that nobody took in training. Differences are of means over the
+seeds, with 95 % intervals of bootstrapped users.
 """
 
 import argparse
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from machine_facts import machine
 from utgrec import storage
@@ -27,12 +27,11 @@ from utgrec.decoding import MixedSearch
 from utgrec.evaluation.generative import GenerativeSystem
 from utgrec.evaluation.intervals import paired_test
 from utgrec.evaluation.metrics import ndcg_at, recall_at
-from utgrec.evaluation.protocol import evaluate, sample_users
-from utgrec.evaluation.ranking import learn_ranker, make_lessons
+from utgrec.evaluation.protocol import evaluate
+from utgrec.evaluation.ranking import fit_lessons, learn_ranker, make_lessons
 from utgrec.recommender.histories import CodedDomain
-from utgrec.recommender.item_vectors import catalog_keys
 from utgrec.recommender.mixing import Mixing
-from utgrec.recommender.ranker import Ranker, fit_ranker
+from utgrec.recommender.ranker import Ranker
 from utgrec.recommender.train import read_memory, read_recommender
 from utgrec.runs import RunFolder, read_plan
 from utgrec.tokenizer.codes import read_codes
@@ -71,23 +70,11 @@ def measure(run: Path, domain: Domain) -> dict[str, Ranks]:
     print(run, facts, flush=True)
     deaf_system = system(alone, None)
     assert isinstance(deaf_system.search, MixedSearch)
-    users = sample_users(split, recipe.ranker.users, (recipe.ranker.seed, 5))
-    taken = torch.bincount(
-        torch.from_numpy(split.train.astype(np.int64)), minlength=len(shop.codes)
-    )
     lessons = make_lessons(
-        deaf_system,
-        deaf_system.search,
-        shop,
-        users,
-        taken,
-        recipe.ranker.candidates,
-        recipe.exclude_seen,
+        deaf_system, deaf_system.search, shop, recipe.ranker, recipe.exclude_seen
     )
     lessons.signs[..., OF_THE_NETWORK] = 0.0  # the same for all, so it is never heard
-    known = taken.nonzero()[:, 0]
-    keys = catalog_keys(vocabulary, domain.name, shop.codes[known.numpy()])
-    deaf, _ = fit_ranker(lessons, keys, taken[known], recipe.ranker)
+    deaf, _ = fit_lessons(lessons, vocabulary, shop, recipe.ranker)
     found = {}
     for way, one in zip(
         WAYS, (system(memory, None), system(memory, learned), system(alone, deaf)), strict=True
@@ -108,12 +95,18 @@ def main() -> None:
     domain = Domain.open(arguments.domain)
     runs = [measure(run, domain) for run in arguments.runs]
     gains = {way: np.mean([ndcg_at(run[way], 10) for run in runs], axis=0) for way in WAYS}
+    split = split_domain(domain)
+    new = ~np.isin(split.test[split.evaluated], split.train)  # (U,)
     figures = {
-        way: {
-            "recall@10": [round(float(recall_at(run[way], 10).mean()), 5) for run in runs],
-            "ndcg@10": [round(float(ndcg_at(run[way], 10).mean()), 5) for run in runs],
+        group: {
+            way: {
+                name: [round(float(metric(run[way][users], 10).mean()), 5) for run in runs]
+                for name, metric in (("recall@10", recall_at), ("ndcg@10", ndcg_at))
+            }
+            for way in WAYS
         }
-        for way in WAYS
+        for group, users in (("all", np.ones_like(new)), ("taken by nobody", new))
+        if users.any()
     }
     differences = {}
     for one, other in (("ranker", "mixture"), ("ranker", "ranker without the network")):
@@ -128,6 +121,7 @@ def main() -> None:
         {
             "machine": machine(),
             "runs": [run.name for run in arguments.runs],
+            "users": {"all": len(new), "taken by nobody": int(new.sum())},
             "figures": figures,
             "differences": differences,
             "memories": dataclasses.asdict(MEMORIES),

@@ -17,7 +17,7 @@ from utgrec.decoding import MixedSearch
 from utgrec.errors import CorruptFile, InputError, SettingsMismatch
 from utgrec.evaluation import ranking
 from utgrec.evaluation.generative import DecodingConfig, GenerativeSystem
-from utgrec.evaluation.protocol import evaluate
+from utgrec.evaluation.protocol import evaluate, sample_users
 from utgrec.evaluation.ranking import learn_ranker, make_lessons, read_ranker, train_ranker
 from utgrec.recipes import Recipe
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
@@ -162,15 +162,17 @@ def test_codes_alone_have_nothing_to_put_in_order(shop) -> None:
 
 
 def test_what_nobody_took_is_told_from_the_rest(shop) -> None:
-    taken = torch.ones(ITEMS, dtype=torch.int64)
-    taken[::3] = 0
+    train = np.where(shop.split.train % 3 == 0, 1, shop.split.train).astype(np.int32)
+    other = shop._replace(split=shop.split._replace(train=train))
     system = make_system(shop)
-    users = shop.split.validated[:20]
-    lessons = make_lessons(system, system.search, shop, users, taken, ITEMS, False)
+    asked = RankerConfig(candidates=ITEMS, users=20)
+    lessons = make_lessons(system, system.search, other, asked, False)
     assert lessons.found.all() and lessons.target.sum() == 20
     assert lessons.known.sum(dim=1).tolist() == [ITEMS - ITEMS // 3] * 20
-    of_target = torch.from_numpy(shop.split.valid[users].astype(np.int64) % 3 != 0)
+    users = sample_users(other.split, 20, (asked.seed, 5))
+    of_target = torch.from_numpy(other.split.valid[users].astype(np.int64) % 3 != 0)
     assert ((lessons.known & lessons.target).any(dim=1) == of_target).all()
+    assert 0 < of_target.sum() < 20
 
 
 def test_users_are_drawn_where_there_are_more(shop, learned) -> None:

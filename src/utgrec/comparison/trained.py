@@ -13,7 +13,7 @@ from utgrec.comparison.plan import ComparisonPlan, SystemPlan
 from utgrec.errors import InputError
 from utgrec.evaluation.generative import GenerativeSystem
 from utgrec.evaluation.ranking import STAGE as RANKER
-from utgrec.evaluation.ranking import read_ranker
+from utgrec.evaluation.ranking import ranker_input, read_ranker
 from utgrec.progress import Progress
 from utgrec.recipes import Recipe, find_recipe
 from utgrec.recommender.train import STAGE as RECOMMENDER
@@ -137,12 +137,11 @@ def open_system(run: Path, domain: Domain, name: str) -> GenerativeSystem:
 def fingerprints(run: Path, domain: Domain) -> dict[str, str]:
     """What a cell reads of a finished run."""
     folder = RunFolder(run)
-    found = {
+    return {
         "codes": storage.read_manifest(folder.codes(domain.name), CODES).fingerprint,
         "recommender": storage.read_manifest(folder.recommender, RECOMMENDER).fingerprint,
+        **ranker_input(folder.ranker),
     }
-    ranker = storage.find_manifest(folder.ranker, RANKER)
-    return found if ranker is None else {**found, "ranker": ranker.fingerprint}
 
 
 def cost_of(run: Path, domains: Sequence[str]) -> Cost:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -110,6 +109,12 @@ def read_ranker(folder: Path, domain: str) -> Ranker | None:
     return Ranker.load(storage.check_file(folder, manifest, name))
 
 
+def ranker_input(folder: Path) -> dict[str, str]:
+    """What a stage that uses the rankers of a folder records as its input; nothing without any."""
+    manifest = storage.find_manifest(folder, STAGE)
+    return {} if manifest is None else {STAGE: manifest.fingerprint}
+
+
 def learn_ranker(
     system: GenerativeSystem,
     vocabulary: Vocabulary,
@@ -118,22 +123,16 @@ def learn_ranker(
     exclude_seen: bool,
 ) -> tuple[Ranker | None, dict[str, Any]]:
     """A ranker if it is worth it, and what was found."""
-    users = sample_users(domain.split, config.users, (config.seed, 5))
     unwanted = config.networks == 0 or system.decoding.mixing is not None
-    if unwanted or not isinstance(system.search, MixedSearch) or len(users) == 0:
+    nobody = len(domain.split.validated) == 0
+    if unwanted or nobody or not isinstance(system.search, MixedSearch):
         return None, {"users": 0, "kept": False}
-    train = torch.from_numpy(domain.split.train.astype(np.int64))
-    taken = torch.bincount(train, minlength=len(domain.codes))  # (N,)
-    lessons = make_lessons(
-        system, system.search, domain, users, taken, config.candidates, exclude_seen
-    )
+    lessons = make_lessons(system, system.search, domain, config, exclude_seen)
     asked = int((lessons.target & lessons.known).any(dim=1).sum())
-    facts: dict[str, Any] = {"users": len(users), "among_candidates": asked}
+    facts: dict[str, Any] = {"users": len(lessons.target), "among_candidates": asked}
     if asked < FEWEST:
         return None, {**facts, "kept": False}
-    known = taken.nonzero()[:, 0]  # (n,)
-    keys = catalog_keys(vocabulary, domain.name, domain.codes[known.numpy()])
-    ranker, unseen = fit_ranker(lessons, keys, taken[known], config)
+    ranker, unseen = fit_lessons(lessons, vocabulary, domain, config)
     mixture = _ndcg(lessons.signs[..., 0], lessons)  # the first sign is the mixture's score
     ranked = _ndcg(unseen, lessons)
     kept = ranked > LENIENCE * mixture
@@ -146,15 +145,12 @@ def make_lessons(
     system: GenerativeSystem,
     search: MixedSearch,
     domain: CodedDomain,
-    users: npt.NDArray[np.int64],
-    taken: Tensor,
-    count: int,
+    config: RankerConfig,
     exclude_seen: bool,
 ) -> Lessons:
-    """What validation items teach: the candidates of some users (u,), and what they took.
-
-    Shapes: users (u,), taken (N,), how often each item was taken in training.
-    """
+    """What validation items teach: the candidates of some users, and what they took."""
+    users = sample_users(domain.split, config.users, (config.seed, 5))
+    taken, count = _taken(domain), config.candidates
     query = make_query(domain.split, users, "valid")
     targets = torch.from_numpy(domain.split.valid[users].astype(np.int64))
     tokens, mask = system.encoder.encode(query.histories)
@@ -177,6 +173,22 @@ def make_lessons(
         )
         parts.append([_filled(part, count) for part in lessons])
     return Lessons(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def fit_lessons(
+    lessons: Lessons, vocabulary: Vocabulary, domain: CodedDomain, config: RankerConfig
+) -> tuple[Ranker, Tensor]:
+    """`fit_ranker`, told how often the items of a domain were taken."""
+    taken = _taken(domain)
+    known = taken.nonzero()[:, 0]  # (n,)
+    keys = catalog_keys(vocabulary, domain.name, domain.codes[known.numpy()])
+    return fit_ranker(lessons, keys, taken[known], config)
+
+
+def _taken(domain: CodedDomain) -> Tensor:
+    """How often each item was taken in training: (N,)."""
+    train = torch.from_numpy(domain.split.train.astype(np.int64))
+    return torch.bincount(train, minlength=len(domain.codes))
 
 
 def _filled(values: Tensor, count: int) -> Tensor:

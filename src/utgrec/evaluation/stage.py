@@ -24,8 +24,7 @@ from utgrec.evaluation.itemknn import ItemKNN, ItemKNNConfig
 from utgrec.evaluation.oracle import OracleSystem
 from utgrec.evaluation.popularity import Popularity
 from utgrec.evaluation.protocol import System, evaluate
-from utgrec.evaluation.ranking import STAGE as RANKER
-from utgrec.evaluation.ranking import read_ranker
+from utgrec.evaluation.ranking import ranker_input, read_ranker
 from utgrec.evaluation.result import Evaluation
 from utgrec.evaluation.table import Comparison, comparison
 from utgrec.progress import Progress, silent
@@ -56,9 +55,8 @@ def evaluate_domain(
         "recommender": storage.read_manifest(recommender, RECOMMENDER).fingerprint,
         f"domain {domain.name}": domain.fingerprint,
     }
-    made = None if ranker is None else storage.find_manifest(ranker, RANKER)
-    if made is not None:
-        inputs["ranker"] = made.fingerprint
+    if ranker is not None:
+        inputs |= ranker_input(ranker)
 
     def make(work: Workspace) -> StageResult:
         split = split_domain(domain)

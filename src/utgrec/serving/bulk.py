@@ -25,6 +25,7 @@ from utgrec import storage
 from utgrec.config import fingerprint, require, to_dict
 from utgrec.data.values import id_text
 from utgrec.errors import BadConfig, BadTable, InputError, UnknownItem
+from utgrec.evaluation.ranking import ranker_input
 from utgrec.progress import Progress, silent
 from utgrec.serving.engine import Answer, Engine, Request
 
@@ -78,14 +79,13 @@ def recommend_file(
     _require_kind(out)
     if source.resolve() == out.resolve():
         raise BadConfig(f"{out} is the file that is read; write to another one")
-    ranker = storage.find_manifest(engine.store.run.ranker, "ranker")
     made_from = fingerprint(
         {
             "source": storage.hash_file(source),
             "recommender": storage.read_manifest(
                 engine.store.run.recommender, "recommender"
             ).fingerprint,
-            "ranker": None if ranker is None else ranker.fingerprint,
+            **ranker_input(engine.store.run.ranker),
             "catalogue": engine.shelf.generation.manifest.fingerprint,
             "asked": to_dict(asked),
             "at_once": at_once,
