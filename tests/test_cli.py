@@ -501,6 +501,12 @@ def test_stages_one_by_one_are_the_stages_of_a_run(finished, domains, tmp_path):
         assert own.fingerprint == storage.read_manifest(out / theirs, stage).fingerprint
 
 
+def test_the_table_of_stages_says_what_rankers_learned_from(finished):
+    _, result = finished
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("│ ranker")]
+    assert "users 160, rankers kept " in line
+
+
 def test_a_run_without_a_ranker_gets_one(finished, tmp_path):
     out, _ = finished
     run = tmp_path / "run"
@@ -508,12 +514,12 @@ def test_a_run_without_a_ranker_gets_one(finished, tmp_path):
     shutil.rmtree(run / "ranker")
     assert len(utgrec.load(run, "clothing").recommend([], k=5)) == 5
     made = call_json("recommender", "rank", run)
-    assert made["clothing"]["users"] == 80
+    assert made["domains"]["clothing"]["users"] == 80
     assert storage.read_manifest(run / "ranker", "ranker").fingerprint == (
         storage.read_manifest(out / "ranker", "ranker").fingerprint
     )
     again = call("recommender", "rank", run)
-    kept = "yes" if made["kitchen"]["kept"] else "no"
+    kept = "yes" if made["domains"]["kitchen"]["kept"] else "no"
     assert "ranker of kitchen" in again.stdout
     (line,) = [line for line in again.stdout.splitlines()[:8] if "kept" in line]
     assert kept in line.split()

@@ -250,13 +250,17 @@ def train(run: Path, out: Path, **changes):
 def test_a_run_has_the_stage(run, tmp_path) -> None:
     manifest = train(run, RunFolder(run).ranker)  # what is there is left as it is
     for domain in opened(run):
-        facts = manifest.facts[domain.name]
+        facts = manifest.facts["domains"][domain.name]
         assert facts["users"] == len(split_domain(domain).validated) > 0
         assert (f"{domain.name}.safetensors" in manifest.files) == facts["kept"]
         ranker = read_ranker(RunFolder(run).ranker, domain.name)
         assert (ranker is not None) == facts["kept"]
         search = load(run, domain.name)._system.search
         assert isinstance(search, MixedSearch) and (search.ranker is None) == (ranker is None)
+    kept = [name for name, facts in manifest.facts["domains"].items() if facts["kept"]]
+    assert manifest.facts["rankers_kept"] == len(kept) > 0
+    users = [facts["users"] for facts in manifest.facts["domains"].values()]
+    assert manifest.facts["users"] == sum(users)
     assert read_ranker(tmp_path / "none", "shop") is None
     with pytest.raises(SettingsMismatch, match="epochs: 30 there, 3 asked"):
         train(run, RunFolder(run).ranker, epochs=3)
@@ -272,7 +276,7 @@ def test_a_damaged_file_is_named(run, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(ranking, "FEWEST", 10)
     out = tmp_path / "ranker"
     manifest = train(run, out)
-    kept = [name for name, facts in manifest.facts.items() if facts["kept"]]
+    kept = [name for name, facts in manifest.facts["domains"].items() if facts["kept"]]
     assert kept, "no domain of the mini marketplace keeps its ranker; give it more users"
     path = out / f"{kept[0]}.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -286,7 +290,7 @@ def test_figures_are_of_the_ranker(run, tmp_path) -> None:
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("ranker", "evaluation"))
     evaluations = evaluate_run(run)
     for domain in opened(run):
-        if not manifest.facts[domain.name]["kept"]:
+        if not manifest.facts["domains"][domain.name]["kept"]:
             continue
         split, count = split_domain(domain), len(domain.catalog)
         ours, mixture = (

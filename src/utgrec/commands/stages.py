@@ -136,7 +136,9 @@ def rank_candidates(
     plan = read_plan(folder)
     domains = [Domain.open(path) for path in plan.domains.values()]
     made = train_run_ranker(folder, plan.recipe, domains, terminal.progress)
-    tables = [facts_table(f"ranker of {name}", made.facts[name]) for name in plan.domains]
+    tables = [
+        facts_table(f"ranker of {name}", made.facts["domains"][name]) for name in plan.domains
+    ]
     return Answer({"ranker": str(folder.ranker), **made.facts, **made.measured}, tuple(tables))
 
 

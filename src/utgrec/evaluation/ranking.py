@@ -73,7 +73,7 @@ def train_ranker(
     def make(work: Workspace) -> StageResult:
         model, vocabulary, made_with = read_recommender(recommender)
         memory = read_memory(recommender)
-        facts: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         for done, (domain, folder) in enumerate(zip(domains, codes, strict=True)):
             progress("Fitting the ranker", done, len(domains))
             coded = CodedDomain(domain.name, read_codes(folder).codes, split_domain(domain))
@@ -86,12 +86,16 @@ def train_ranker(
                 decoding=decoding,
                 memory=memory,
             )
-            ranker, found = learn_ranker(system, vocabulary, coded, config, exclude_seen)
-            facts[domain.name] = found
+            ranker, facts = learn_ranker(system, vocabulary, coded, config, exclude_seen)
+            found[domain.name] = facts
             if ranker is not None:
                 ranker.save(work.folder / f"{domain.name}.safetensors")
         progress("Fitting the ranker", len(domains), len(domains))
-        return StageResult(facts)
+        counts = {
+            "users": sum(facts["users"] for facts in found.values()),
+            "rankers_kept": sum(facts["kept"] for facts in found.values()),
+        }
+        return StageResult({**counts, "domains": found})
 
     return run_stage(out, stage=STAGE, config=settings, inputs=inputs, make=make)
 
