@@ -23,12 +23,11 @@ from machine_facts import machine
 from utgrec import storage
 from utgrec.catalog import Domain
 from utgrec.data.split import split_domain
-from utgrec.decoding import MixedSearch
 from utgrec.evaluation.generative import GenerativeSystem
 from utgrec.evaluation.intervals import paired_test
 from utgrec.evaluation.metrics import ndcg_at, recall_at
 from utgrec.evaluation.protocol import evaluate
-from utgrec.evaluation.ranking import fit_lessons, learn_ranker, make_lessons
+from utgrec.evaluation.ranking import fit_rounds, learn_ranker, make_rounds
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.mixing import Mixing
 from utgrec.recommender.ranker import Ranker
@@ -69,12 +68,10 @@ def measure(run: Path, domain: Domain) -> dict[str, Ranks]:
     )
     print(run, facts, flush=True)
     deaf_system = system(alone, None)
-    assert isinstance(deaf_system.search, MixedSearch)
-    lessons = make_lessons(
-        deaf_system, deaf_system.search, shop, recipe.ranker, recipe.exclude_seen
-    )
-    lessons.signs[..., OF_THE_NETWORK] = 0.0  # the same for all, so it is never heard
-    deaf, _ = fit_lessons(lessons, vocabulary, shop, recipe.ranker)
+    rounds = make_rounds(deaf_system, shop, recipe.ranker, recipe.exclude_seen)
+    for lessons in rounds:
+        lessons.signs[..., OF_THE_NETWORK] = 0.0  # the same for all, so it is never heard
+    deaf, _ = fit_rounds(rounds, vocabulary, shop, recipe.ranker)
     found = {}
     for way, one in zip(
         WAYS, (system(memory, None), system(memory, learned), system(alone, deaf)), strict=True

@@ -17,12 +17,13 @@ from utgrec.decoding import MixedSearch
 from utgrec.errors import CorruptFile, InputError, SettingsMismatch
 from utgrec.evaluation import ranking
 from utgrec.evaluation.generative import DecodingConfig, GenerativeSystem
+from utgrec.evaluation.metrics import ndcg_at
 from utgrec.evaluation.protocol import evaluate, sample_users
-from utgrec.evaluation.ranking import learn_ranker, make_lessons, read_ranker, train_ranker
+from utgrec.evaluation.ranking import learn_ranker, make_rounds, read_ranker, train_ranker
 from utgrec.recipes import Recipe
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.companions import CompanionsConfig, count_companions
-from utgrec.recommender.contents import Contents
+from utgrec.recommender.contents import Contents, ContentsConfig, compare_contents
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
 from utgrec.recommender.ranker import Ranker, RankerConfig
@@ -33,6 +34,7 @@ from utgrec.report.source import open_run
 from utgrec.runs import RunFolder, evaluate_run, run_recipe
 
 ITEMS, USERS = 60, 500
+TAKEN, NEW, COUNTED = 4, 5, 7  # signs: how often, whether never, similarity by the first memory
 VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop",))
 CONFIG = RankerConfig(candidates=30, epochs=20, batch_size=32, networks=3)
 # Every item of a history counts alike here, although only the newest says what comes next.
@@ -61,7 +63,10 @@ def make_shop(taken: np.ndarray, users: int = USERS) -> CodedDomain:
 
 
 def make_system(
-    shop: CodedDomain, ranker: Ranker | None = None, mixing: Mixing = MIXING
+    shop: CodedDomain,
+    ranker: Ranker | None = None,
+    mixing: Mixing = MIXING,
+    contents: Contents | None = None,
 ) -> GenerativeSystem:
     torch.manual_seed(0)
     sizes = CausalSizes(width=16, feed_forward=16, heads=2, item_vectors=False)
@@ -73,7 +78,7 @@ def make_system(
         shop.codes,
         max_items=20,
         decoding=DecodingConfig(beam=10, precision="fp32"),
-        memory=Memory(companions, Contents.nothing(), {"shop": mixing}),
+        memory=Memory(companions, contents or Contents.nothing(), {"shop": mixing}),
         ranker=ranker,
     )
 
@@ -164,15 +169,62 @@ def test_codes_alone_have_nothing_to_put_in_order(shop) -> None:
 def test_what_nobody_took_is_told_from_the_rest(shop) -> None:
     train = np.where(shop.split.train % 3 == 0, 1, shop.split.train).astype(np.int32)
     other = shop._replace(split=shop.split._replace(train=train))
-    system = make_system(shop)
-    asked = RankerConfig(candidates=ITEMS, users=20)
-    lessons = make_lessons(system, system.search, other, asked, False)
+    asked = RankerConfig(candidates=ITEMS, users=20, newcomers=0.0)
+    (lessons,) = make_rounds(make_system(shop), other, asked, False)
     assert lessons.found.all() and lessons.target.sum() == 20
     assert lessons.known.sum(dim=1).tolist() == [ITEMS - ITEMS // 3] * 20
+    assert torch.equal(lessons.signs[..., NEW] == 0, lessons.known)
     users = sample_users(other.split, 20, (asked.seed, 5))
     of_target = torch.from_numpy(other.split.valid[users].astype(np.int64) % 3 != 0)
     assert ((lessons.known & lessons.target).any(dim=1) == of_target).all()
     assert 0 < of_target.sum() < 20
+
+
+def test_a_second_round_takes_known_items_for_new(shop) -> None:
+    """Each part of the users meets other ones; they teach, and no memory names them."""
+    asked = RankerConfig(candidates=ITEMS, users=41, newcomers=0.2)
+    plain, told = make_rounds(make_system(shop), shop, asked, False)
+    (alone,) = make_rounds(
+        make_system(shop), shop, dataclasses.replace(asked, newcomers=0.0), False
+    )
+    for one, other in zip(plain, alone, strict=True):
+        assert torch.equal(one, other)
+    assert told.found.all() and told.known.all() and told.target.sum() == 41
+    new = told.signs[..., NEW] == 1
+    assert not plain.signs[..., NEW].any()
+    assert 0.1 < new.float().mean() < 0.3
+    assert (told.signs[..., COUNTED][new] == np.log(np.float32(0.01))).all()
+    assert (told.signs[..., TAKEN][new] == 0).all()
+    assert (told.target & new).any() and (told.target & ~new).any()
+    counts = new.sum(dim=1)  # users of a part have the same new items
+    assert len(counts.unique()) > 1 and counts[0] == counts[10] and counts[-1] == counts[-10]
+
+
+def test_new_items_are_found_by_what_their_texts_say() -> None:
+    """A sixth of a ring was never taken. What follows an item says the same, so contents know."""
+    taken = walks()
+    old = taken[:, :7]
+    old[old % 6 == 5] -= 1  # of training and validation
+    shop = make_shop(taken)
+    texts = [f"w{item} w{(item + 1) % ITEMS}" for item in range(ITEMS)]
+    contents = compare_contents([shop], [texts], VOCABULARY, ContentsConfig(most_common=1.0))
+    mixing = Mixing(vectors=0.0, companions=0.7, contents=0.2, decay=1.0)
+
+    def tested(config: RankerConfig) -> tuple[float, float]:
+        system = make_system(shop, mixing=mixing, contents=contents)
+        ranker, _ = learn_ranker(system, VOCABULARY, shop, config, True)
+        assert ranker is not None
+        ranked = make_system(shop, ranker, mixing, contents)
+        found = evaluate(ranked, shop.split, part="test", item_count=ITEMS, exclude_seen=True)
+        values = ndcg_at(found.ranks, 10)
+        new = shop.split.test[shop.split.evaluated] % 6 == 5
+        assert new.sum() > 50
+        return float(values[new].mean()), float(values.mean())
+
+    new, all_of_them = tested(CONFIG)
+    without, all_without = tested(dataclasses.replace(CONFIG, newcomers=0.0))
+    assert new > 1.2 * without
+    assert all_of_them > all_without
 
 
 def test_users_are_drawn_where_there_are_more(shop, learned) -> None:

@@ -194,3 +194,34 @@ class TestFolder:
 def test_impossible_sizes_are_refused(settings: dict) -> None:
     with pytest.raises(BadConfig):
         CausalSizes(**settings)
+
+
+class TestTakingForNew:
+    def test_the_items_have_no_vector_of_their_own_and_all_others_keep_theirs(self) -> None:
+        model, items = make(), draw_items(2, 6).flatten(0, 1)
+        shops = domains(len(items))
+        keys = item_keys(shops, items, token_bits(VOCABULARY))
+        before = model.vectors_of(shops, items)
+        other = model.taking_for_new(keys[:4])
+        assert model.items is not None and other.items is not None and model.words is not None
+        new = torch.isin(keys, keys[:4])
+        assert new.any() and not new.all()
+        after = other.vectors_of(shops, items)
+        assert torch.equal(after[~new], before[~new])
+        plain = model.code_vectors(items) + model.words(shops, items)
+        assert torch.equal(after[new], plain[new])
+        assert not torch.allclose(before[new], plain[new])
+        assert torch.equal(model.vectors_of(shops, items), before)
+        histories = draw_items(2, 6)
+        states = [one.read(domains(2), histories) for one in (model, other)]
+        assert not torch.allclose(*states)  # they are read as new items are, too
+
+    def test_all_other_weights_are_shared(self) -> None:
+        model = make()
+        assert model.items is not None
+        other = model.taking_for_new(model.items.keys[:3])
+        own = "items.own.weight"
+        for name, weight in model.named_parameters():
+            there = other.get_parameter(name)
+            assert (there.data_ptr() == weight.data_ptr()) == (name != own), name
+        assert len(other.get_parameter(own)) == len(model.get_parameter(own)) - 3

@@ -12,12 +12,14 @@ from utgrec.errors import BadConfig
 from utgrec.evaluation.itemknn import ItemKNN, ItemKNNConfig
 from utgrec.evaluation.protocol import Query
 from utgrec.recommender.companions import (
+    NONE,
     CatalogCompanions,
     Companions,
     CompanionsConfig,
     count_companions,
 )
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
+from utgrec.recommender.item_vectors import catalog_keys
 from utgrec.recommender.mixing import Mixing
 from utgrec.recommender.vocabulary import Vocabulary
 
@@ -108,6 +110,30 @@ def test_a_catalogue_in_another_order_and_with_new_items_is_known_by_its_codes()
     assert not weights[30:].any()
     found = weigh(after, moved, [int(there[item]) for item in history], 0.7)
     torch.testing.assert_close(found, weights[torch.from_numpy(order)])
+
+
+def test_a_memory_without_some_items_is_that_of_somebody_who_never_heard_of_them() -> None:
+    shops = [make_domain("a", 40, seed=0), make_domain("b", 30, seed=1)]
+    memory = count_companions(shops, VOCABULARY, CONFIG)
+    lost = np.arange(0, 40, 3)
+    less = memory.without(catalog_keys(VOCABULARY, "a", shops[0].codes[lost]))
+    assert len(less.keys) == 70 - len(lost)
+    assert ((less.rows == NONE) == (less.similar == 0)).all()
+    before, after = (
+        CatalogCompanions(one, VOCABULARY, "a", shops[0].codes) for one in (memory, less)
+    )
+    assert after.known == 40 - len(lost)
+    weights = weigh(before, shops[0], [1, 4], 0.7)  # of items that stay
+    assert weights[lost].any()
+    weights[lost] = 0.0
+    assert weights.any()
+    torch.testing.assert_close(weigh(after, shops[0], [1, 4], 0.7), weights)
+    assert not weigh(after, shops[0], [3, 9], 0.7).any()  # of items that are lost
+    other = [CatalogCompanions(one, VOCABULARY, "b", shops[1].codes) for one in (memory, less)]
+    assert torch.equal(*(weigh(one, shops[1], [0, 3, 8], 0.7) for one in other))
+    for one, two in zip(memory, memory.without(memory.keys[:0]), strict=True):
+        assert torch.equal(one, two)
+    assert len(memory.without(memory.keys).keys) == 0
 
 
 def test_comes_back_from_disk(tmp_path: Path) -> None:

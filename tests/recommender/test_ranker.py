@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from utgrec.errors import BadConfig
+from utgrec.errors import BadConfig, FormatVersionError
 from utgrec.recommender.ranker import (
     MEMORIES,
     SIGNS,
@@ -18,6 +18,7 @@ from utgrec.recommender.ranker import (
 )
 
 USERS, CANDIDATES = 300, 12
+NEW = 5  # the sign of an item that nobody took
 FEW = RankerConfig(networks=3, epochs=20, width=16, batch_size=16, learning_rate=1e-2)
 KEYS, TAKEN = torch.tensor([70, 10, 40]), torch.tensor([7, 1, 4])
 
@@ -66,7 +67,7 @@ def same(one: Ranker, two: Ranker) -> bool:
 @pytest.fixture(scope="module")
 def learned() -> tuple[Lessons, Ranker, torch.Tensor]:
     lessons = make_lessons()
-    return lessons, *fit_ranker(lessons, KEYS, TAKEN, FEW)
+    return lessons, *fit_ranker([lessons], KEYS, TAKEN, FEW)
 
 
 def test_signs_by_hand() -> None:
@@ -85,21 +86,59 @@ def test_signs_by_hand() -> None:
     none, half, once, three, five = (math.log(value) for value in (0.01, 0.51, 1.0, 3.0, 5.0))
     first_of, second_of, whole = 0.0, -math.log(2), math.log(1.0)
     assert by_candidate[0] == pytest.approx(
-        [-1.0, -4.0, 0.0, second_of, once, five] + [none, second_of, whole] * MEMORIES, abs=1e-6
+        [-1.0, -4.0, 0.0, second_of, once, 1.0, five] + [none, second_of, whole] * MEMORIES,
+        abs=1e-6,
     )
     assert by_candidate[1] == pytest.approx(
-        [-2.0, -3.0, 2.0, first_of, three, five] + [half, first_of, whole] * MEMORIES, abs=1e-6
+        [-2.0, -3.0, 2.0, first_of, three, 0.0, five] + [half, first_of, whole] * MEMORIES,
+        abs=1e-6,
     )
     assert stacked.isfinite().all()
 
 
-def test_what_nobody_took_counts_as_taken_once() -> None:
+def test_what_nobody_took_counts_as_taken_once_and_is_told_from_it() -> None:
     signs = make_signs()
     never, once = (
         signs._replace(taken=torch.full_like(signs.taken, count)).stacked() for count in (0, 1)
     )
-    assert torch.equal(never, once)
+    assert (never != once).any(dim=1).any(dim=0).nonzero().flatten().tolist() == [NEW]
     assert not torch.equal(once, signs._replace(taken=signs.taken + 2).stacked())
+
+
+def test_new_items_count_as_taken_once_where_no_round_had_any() -> None:
+    """Lessons without known items that are taken for new; what nobody took may be among them."""
+    lessons = make_lessons()
+    lessons.signs[..., NEW] = 0.0
+    known = torch.ones_like(lessons.known)
+    known[:, 5] = False
+    lessons.signs[:, 5, NEW] = 1.0
+    ranker, _ = fit_ranker([lessons._replace(known=known)], KEYS, TAKEN, FEW)
+    others = make_lessons(seed=1).signs
+    new, old = (
+        ranker.logits(ranker.standardised(others.index_fill(2, torch.tensor([NEW]), flag)))
+        for flag in (1.0, 0.0)
+    )
+    assert torch.equal(new, old)
+
+
+def test_rounds_teach_alike_and_a_user_is_left_out_of_all() -> None:
+    """In the second round all take what is last by the mixture, which the first never shows."""
+    lessons = make_lessons()
+    last = torch.zeros_like(lessons.target)
+    last[:, -1] = True
+    signs = lessons.signs.clone()
+    signs[..., NEW] = 0.0
+    told = signs.index_fill(2, torch.tensor([NEW]), 1.0)
+    rounds = [lessons._replace(signs=signs), lessons._replace(signs=told, target=last)]
+    ranker, unseen = fit_ranker(rounds, KEYS, TAKEN, FEW)
+    assert first(unseen, lessons) > 0.7  # these are logits of the first round
+    logits = ranker.logits(ranker.standardised(told)).mean(dim=0)
+    assert (logits.argmax(dim=1) == CANDIDATES - 1).float().mean() > 0.9
+    # What a user says in the second round is not heard by the network that judges the user either.
+    moved = last.clone()
+    moved[3] = moved[3].roll(1)
+    other, judged = fit_ranker([rounds[0], rounds[1]._replace(target=moved)], KEYS, TAKEN, FEW)
+    assert torch.equal(judged[3], unseen[3]) and not same(other, ranker)
 
 
 def test_shares_add_up_to_one_and_nobody_gets_nothing(learned) -> None:
@@ -138,7 +177,7 @@ def test_users_are_judged_by_the_network_that_did_not_see_them(learned) -> None:
     user = 3
     target = lessons.target.clone()
     target[user] = target[user].roll(1)
-    other, judged = fit_ranker(lessons._replace(target=target), KEYS, TAKEN, FEW)
+    other, judged = fit_ranker([lessons._replace(target=target)], KEYS, TAKEN, FEW)
     moved = [not torch.equal(a, b) for a, b in zip(ranker.inner, other.inner, strict=True)]
     assert moved[own[user]] is False and sum(moved) == FEW.networks - 1
     assert torch.equal(judged[user], unseen[user])
@@ -149,18 +188,18 @@ def test_what_nobody_took_before_teaches_nothing() -> None:
     known = torch.ones_like(lessons.known)
     known[:, 5] = False
     lessons = lessons._replace(known=known)
-    before, _ = fit_ranker(lessons, KEYS, TAKEN, FEW)
+    before, _ = fit_ranker([lessons], KEYS, TAKEN, FEW)
     # As a rival: its signs may be anything (those that all are standardised by stay as they are).
     swapped = lessons.signs.clone()
     swapped[:, 5] = swapped[:, 5].roll(1, dims=0)
-    after, _ = fit_ranker(lessons._replace(signs=swapped), KEYS, TAKEN, FEW)
+    after, _ = fit_ranker([lessons._replace(signs=swapped)], KEYS, TAKEN, FEW)
     torch.testing.assert_close(after.inner, before.inner, atol=1e-4, rtol=1e-3)
     # As an answer: whoever took it is as whoever took no candidate.
     target = lessons.target.clone()
     target[target[:, 5]] = False
-    after, _ = fit_ranker(lessons._replace(target=target), KEYS, TAKEN, FEW)
+    after, _ = fit_ranker([lessons._replace(target=target)], KEYS, TAKEN, FEW)
     assert same(after, before)
-    everyone, _ = fit_ranker(lessons._replace(known=lessons.found), KEYS, TAKEN, FEW)
+    everyone, _ = fit_ranker([lessons._replace(known=lessons.found)], KEYS, TAKEN, FEW)
     assert not torch.allclose(everyone.inner, before.inner, atol=1e-2)
 
 
@@ -176,9 +215,9 @@ def test_no_sign_counts_for_more_than_five_deviations(learned) -> None:
 
 def test_seeds_decide(learned) -> None:
     lessons, one, _ = learned
-    two, _ = fit_ranker(lessons, KEYS, TAKEN, FEW)
+    two, _ = fit_ranker([lessons], KEYS, TAKEN, FEW)
     assert same(one, two)
-    three, _ = fit_ranker(lessons, KEYS, TAKEN, dataclasses.replace(FEW, seed=1))
+    three, _ = fit_ranker([lessons], KEYS, TAKEN, dataclasses.replace(FEW, seed=1))
     assert not torch.equal(one.inner, three.inner)
 
 
@@ -192,6 +231,14 @@ def test_a_file_of_it(learned, tmp_path) -> None:
     assert again._replace(keys=KEYS[:0], taken=TAKEN[:0]).taken_of(asked).tolist() == [[0, 0]] * 2
 
 
+def test_a_file_that_reads_other_signs_is_refused(learned, tmp_path) -> None:
+    _, ranker, _ = learned
+    path = tmp_path / "shop.safetensors"
+    ranker._replace(inner=ranker.inner[:, 1:]).save(path)
+    with pytest.raises(FormatVersionError, match=f"18 signs .* has {SIGNS}; .*recommender rank"):
+        Ranker.load(path)
+
+
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
@@ -199,6 +246,8 @@ def test_a_file_of_it(learned, tmp_path) -> None:
         ({"networks": -1}, "networks"),
         ({"candidates": 0}, "candidates must be at least 1, got 0"),
         ({"users": 0}, "users"),
+        ({"newcomers": -0.1}, r"newcomers must be in \[0, 1\), got -0.1"),
+        ({"newcomers": 1.0}, "newcomers"),
         ({"width": 0}, "width"),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 0}, "batch_size"),

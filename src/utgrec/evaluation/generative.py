@@ -16,6 +16,7 @@ from utgrec.evaluation.protocol import Query, Recommendations, evaluate, sample_
 from utgrec.precision import check_precision, uses_bf16
 from utgrec.recommender.companions import CatalogCompanions
 from utgrec.recommender.histories import CodedDomain, HistoryEncoder
+from utgrec.recommender.item_vectors import catalog_keys
 from utgrec.recommender.mixing import NETWORK_ALONE, Mixing
 from utgrec.recommender.model import GenerativeRecommender
 from utgrec.recommender.ranker import Ranker
@@ -68,6 +69,8 @@ class GenerativeSystem:
         """
         self.name = name
         self.decoding = decoding
+        self._model, self._memory, self._vocabulary = model, memory, vocabulary
+        self._domain, self._codes, self._max_items = domain, codes, max_items
         self.encoder = HistoryEncoder(domain, codes, vocabulary, max_items)
         lean = make_beam_model(model, vocabulary.code_length, decoding.dtype)
         self.mixing = decoding.mixing or NETWORK_ALONE
@@ -89,6 +92,23 @@ class GenerativeSystem:
             None if decoding.mixing else ranker,
         )
         self.knows_validation = getattr(self.search, "ranker", None) is not None
+
+    def taking_for_new(self, items: npt.NDArray[np.bool_]) -> "GenerativeSystem":
+        """The same system as if nobody had taken these items (N,) yet, and without a ranker."""
+        keys = catalog_keys(self._vocabulary, self._domain, self._codes[items])
+        memory = self._memory
+        if memory is not None:
+            memory = memory._replace(companions=memory.companions.without(keys))
+        return GenerativeSystem(
+            self._model.taking_for_new(keys),
+            self._vocabulary,
+            self._domain,
+            self._codes,
+            max_items=self._max_items,
+            decoding=self.decoding,
+            memory=memory,
+            name=self.name,
+        )
 
     def recommend(self, query: Query, k: int, *, exclude_seen: bool) -> Recommendations:
         """The best k items for each user; without those of the history if `exclude_seen`."""

@@ -5,7 +5,7 @@ mixture on users that it did not learn from. Test items have no part in it.
 
 RUN/ranker/DOMAIN.safetensors    the ranker of a domain, if one is kept
 
-Shapes: U users · C candidates · F signs.
+Shapes: U users · C candidates · F signs · N items.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -41,6 +42,9 @@ STAGE = "ranker"
 # the mean of all; so a ranker that looks a little worse by them is better by others.
 LENIENCE = 0.99
 FEWEST = 50  # users whose validation item is a candidate; of fewer nothing is learned
+# Which items are taken for new is drawn for so many parts of the users apart: one draw for all is
+# noise, as it may hold a shop's best-selling item, or none like it.
+_DRAWS = 4
 
 
 def train_ranker(
@@ -131,12 +135,13 @@ def learn_ranker(
     nobody = len(domain.split.validated) == 0
     if unwanted or nobody or not isinstance(system.search, MixedSearch):
         return None, {"users": 0, "kept": False}
-    lessons = make_lessons(system, system.search, domain, config, exclude_seen)
+    rounds = make_rounds(system, domain, config, exclude_seen)
+    lessons = rounds[0]
     asked = int((lessons.target & lessons.known).any(dim=1).sum())
     facts: dict[str, Any] = {"users": len(lessons.target), "among_candidates": asked}
     if asked < FEWEST:
         return None, {**facts, "kept": False}
-    ranker, unseen = fit_lessons(lessons, vocabulary, domain, config)
+    ranker, unseen = fit_rounds(rounds, vocabulary, domain, config)
     mixture = _ndcg(lessons.signs[..., 0], lessons)  # the first sign is the mixture's score
     ranked = _ndcg(unseen, lessons)
     kept = ranked > LENIENCE * mixture
@@ -145,16 +150,38 @@ def learn_ranker(
     return ranker if kept else None, {**facts, "kept": kept}
 
 
-def make_lessons(
+def make_rounds(
+    system: GenerativeSystem, domain: CodedDomain, config: RankerConfig, exclude_seen: bool
+) -> list[Lessons]:
+    """What validation items teach: as everything is, then as if some known items were new."""
+    users = sample_users(domain.split, config.users, (config.seed, 5))
+    nothing = np.zeros(len(domain.codes), dtype=np.bool_)
+    rounds = [_make_lessons(system, domain, users, nothing, config, exclude_seen)]
+    if config.newcomers:
+        known = _taken(domain).numpy() > 0
+        random = np.random.default_rng((config.seed, 6))
+        parts = []
+        for some in np.array_split(users, min(_DRAWS, len(users))):
+            new = known & (random.random(len(known)) < config.newcomers)
+            forgetful = system.taking_for_new(new)
+            parts.append(_make_lessons(forgetful, domain, some, new, config, exclude_seen))
+        rounds.append(Lessons(*(torch.cat(column) for column in zip(*parts, strict=True))))
+    return rounds
+
+
+def _make_lessons(
     system: GenerativeSystem,
-    search: MixedSearch,
     domain: CodedDomain,
+    users: npt.NDArray[np.int64],
+    new: npt.NDArray[np.bool_],
     config: RankerConfig,
     exclude_seen: bool,
 ) -> Lessons:
-    """What validation items teach: the candidates of some users, and what they took."""
-    users = sample_users(domain.split, config.users, (config.seed, 5))
-    taken, count = _taken(domain), config.candidates
+    """The candidates of some users, and what they took; `new` (N,) are taken for new items."""
+    count, search = config.candidates, system.search
+    assert isinstance(search, MixedSearch)
+    known = _taken(domain)
+    taken = known.masked_fill(torch.from_numpy(new), 0)
     query = make_query(domain.split, users, "valid")
     targets = torch.from_numpy(domain.split.valid[users].astype(np.int64))
     tokens, mask = system.encoder.encode(query.histories)
@@ -173,20 +200,20 @@ def make_lessons(
             signs.stacked(),
             found,
             items == targets[ranked.users, None],
-            (signs.taken > 0) & found,
+            (known[items.clamp(min=0)] > 0) & found,
         )
         parts.append([_filled(part, count) for part in lessons])
     return Lessons(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def fit_lessons(
-    lessons: Lessons, vocabulary: Vocabulary, domain: CodedDomain, config: RankerConfig
+def fit_rounds(
+    rounds: Sequence[Lessons], vocabulary: Vocabulary, domain: CodedDomain, config: RankerConfig
 ) -> tuple[Ranker, Tensor]:
     """`fit_ranker`, told how often the items of a domain were taken."""
     taken = _taken(domain)
     known = taken.nonzero()[:, 0]  # (n,)
     keys = catalog_keys(vocabulary, domain.name, domain.codes[known.numpy()])
-    return fit_ranker(lessons, keys, taken[known], config)
+    return fit_ranker(rounds, keys, taken[known], config)
 
 
 def _taken(domain: CodedDomain) -> Tensor:

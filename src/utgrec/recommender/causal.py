@@ -16,9 +16,10 @@ Shapes: B histories · T items · N positions that write · n known items · L c
 M width · A heads · V token ids.
 """
 
+import copy
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -227,6 +228,15 @@ class CausalRecommender(GenerativeRecommender):
         """
         if self.items is not None:
             self.items = self.items.knowing(known)
+
+    def taking_for_new(self, keys: Tensor) -> Self:
+        """See `GenerativeRecommender`; all other weights are shared."""
+        if self.items is None:
+            return self
+        shared = {id(one): one for one in (*self.parameters(), *self.buffers())}
+        other = copy.deepcopy(self, shared)
+        other.know(self.items.keys[~torch.isin(self.items.keys, keys)])
+        return other
 
     def forward(self, batch: WindowBatch) -> dict[str, Tensor]:
         """Cross-entropy of the codes of all targets, by position, and of the ranking of items.

@@ -73,6 +73,16 @@ class Companions(NamedTuple):
         none = torch.zeros(0, 0)
         return cls(torch.zeros(0, dtype=torch.int64), none.int(), none)
 
+    def without(self, keys: Tensor) -> "Companions":
+        """The memory of somebody who never heard of these items, (m,) keys."""
+        kept = ~torch.isin(self.keys, keys)  # (n,)
+        place = torch.full((len(self.keys) + 1,), NONE)
+        place[:-1][kept] = torch.arange(int(kept.sum()))
+        rows = place[self.rows[kept].long()]  # NONE is the last place, which holds NONE
+        return Companions(
+            self.keys[kept], rows.int(), self.similar[kept].masked_fill(rows == NONE, 0.0)
+        )
+
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
         save_file({name: value.contiguous() for name, value in self._asdict().items()}, path)

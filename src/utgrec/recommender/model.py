@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -15,6 +15,11 @@ class GenerativeRecommender(nn.Module, ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write weights and configuration into `folder`."""
+
+    def taking_for_new(self, keys: Tensor) -> Self:
+        """The same network without what it knows of these items (m,) alone, by their keys
+        (`item_vectors.py`)."""
+        return self
 
     @abstractmethod
     def forward(self, batch: Any) -> dict[str, Tensor]:

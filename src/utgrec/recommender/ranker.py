@@ -7,8 +7,10 @@ score them by some twenty signs. Each guesses the item that was taken next among
 mean of their scores decides. Candidates share the probability that the mixture gave them together,
 so scores stay log-probabilities.
 
-What a ranker learns is how far to trust whom; of an item it knows how often it was taken. An item
-that nobody has taken yet counts as taken once: how new items will fare is not in a shop's past.
+What a ranker learns is how far to trust whom; of an item it knows how often it was taken. How items
+that nobody has taken yet will fare is not in a shop's past. So known ones are taken for new in a
+second round of lessons, and a ranker learns to expect of a new item what it would of any other of
+which no more is known.
 
 Shapes: B users · C candidates · F signs · E networks · H hidden units · n known items.
 """
@@ -24,11 +26,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from utgrec.config import require
+from utgrec.errors import FormatVersionError
 
 _MOST = 5.0  # deviations from the mean
 _LEAST = -20.0  # logarithms of shares below this are all the same
 MEMORIES = 4  # companions and contents, each of the whole history and of its newest item alone
-SIGNS = 6 + 3 * MEMORIES
+SIGNS = 7 + 3 * MEMORIES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,9 @@ class RankerConfig:
     """Items of the mixture that are put in order."""
     users: int = 10_000
     """Validation users to learn from, at most; drawn where there are more."""
+    newcomers: float = 0.1
+    """Share of the known items that a second round of lessons takes for new ones; 0: no such round,
+    and new items count as taken once."""
     width: int = 32
     """Hidden units of a network."""
     epochs: int = 30
@@ -63,6 +69,7 @@ class RankerConfig:
         for name in ("candidates", "users", "width", "epochs", "batch_size"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
+        require(0 <= self.newcomers < 1, f"newcomers must be in [0, 1), got {self.newcomers}")
         require(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}")
         require(self.weight_decay >= 0, f"weight_decay must be at least 0, got {self.weight_decay}")
 
@@ -75,7 +82,7 @@ class Signs(NamedTuple):
     written: Tensor  # (B, C), log-probability of the codes beside that of the least likely hit
     sums: Sequence[Tensor]  # MEMORIES × (B, C), similarities to items of the history
     totals: Sequence[Tensor]  # MEMORIES × (B,), the same of all usable items together
-    taken: Tensor  # (B, C), how often in training
+    taken: Tensor  # (B, C), how often in training, 0 for new items
     lengths: Tensor  # (B,), items of the history that were read
 
     def stacked(self) -> Tensor:
@@ -87,6 +94,7 @@ class Signs(NamedTuple):
             self.written.clamp(min=0.0),
             _places(self.network),
             self.taken.clamp(min=1).float().log(),
+            (self.taken == 0).float(),
             self.lengths.float().log1p()[:, None].expand(shape),
         ]
         for sums, total in zip(self.sums, self.totals, strict=True):
@@ -138,8 +146,17 @@ class Ranker(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> "Ranker":
-        """Open what `save` wrote."""
+        """Open what `save` wrote.
+
+        Raises:
+            FormatVersionError: it was written when other signs were read.
+        """
         tensors = load_file(path)
+        if (signs := tensors["inner"].shape[1]) != SIGNS:
+            raise FormatVersionError(
+                f"{path} reads {signs} signs of an item, and this version has {SIGNS}; remove the "
+                "folder that it is in, and make it anew with `utgrec recommender rank RUN`"
+            )
         candidates = int(tensors.pop("candidates"))
         return cls(**tensors, candidates=candidates)
 
@@ -154,35 +171,45 @@ class Lessons(NamedTuple):
 
 
 def fit_ranker(
-    lessons: Lessons, keys: Tensor, taken: Tensor, config: RankerConfig
+    rounds: Sequence[Lessons], keys: Tensor, taken: Tensor, config: RankerConfig
 ) -> tuple[Ranker, Tensor]:
     """Train the networks, each without an equal part of the users.
 
     Args:
+        rounds: lessons of the same users, in the same order; all teach alike.
         keys: domain and codes of each known item, (n,), in any order.
         taken: how often each was taken in training, (n,).
 
     Returns:
-        The ranker, and the logits of each user's candidates by the one network that did not learn
-        from that user, (B, C): by these it can be told what the ranker is worth.
+        The ranker, and the logits of each user's candidates of the first round by the one network
+        that did not learn from that user, (B, C): by these it can be told what the ranker is worth.
     """
-    users = len(lessons.signs)
-    asked = (lessons.target & lessons.known).any(dim=1)  # (B,)
+    first, users = rounds[0], len(rounds[0].signs)
     random = torch.Generator().manual_seed(config.seed)
     left_out = torch.randperm(users, generator=random) % config.networks  # (B,)
-    everything = lessons.signs[lessons.found]  # (candidates of all users, F)
-    mean, deviation = everything.mean(dim=0), everything.std(dim=0)
+    heard = torch.cat([one.signs[one.known] for one in rounds])  # (candidates of all users, F)
+    mean, deviation = heard.mean(dim=0), heard.std(dim=0)
+    del heard
     # A sign that is the same for all teaches nothing, and must say nothing where it differs later.
     deviation = torch.where(deviation > 1e-4, deviation, torch.inf)
-    signs = _standardised(lessons.signs, mean, deviation)
-    nets = [
-        _train(
-            signs[part := asked & (left_out != one)],
-            lessons.target[part].int().argmax(dim=1),
-            lessons.known[part],
-            config,
-            random,
+    asked = [(one.target & one.known).any(dim=1) for one in rounds]  # (B,) each
+    signs, target, known, whose = (
+        torch.cat(parts)
+        for parts in zip(
+            *(
+                (
+                    _standardised(one.signs[some], mean, deviation),
+                    one.target[some].int().argmax(dim=1),
+                    one.known[some],
+                    left_out[some],
+                )
+                for one, some in zip(rounds, asked, strict=True)
+            ),
+            strict=True,
         )
+    )
+    nets = [
+        _train(signs[part := whose != one], target[part], known[part], config, random)
         for one in range(config.networks)
     ]
     inner, bias, outer = (torch.stack(parts) for parts in zip(*nets, strict=True))
@@ -192,7 +219,10 @@ def fit_ranker(
         mean, deviation, inner, bias, outer, ascending.values, counts, config.candidates
     )
     with torch.no_grad():
-        logits = torch.cat([ranker.logits(part) for part in torch.split(signs, 1024)], dim=1)
+        logits = torch.cat(
+            [ranker.logits(ranker.standardised(part)) for part in torch.split(first.signs, 1024)],
+            dim=1,
+        )
     return ranker, logits.gather(0, left_out[None, :, None].expand(1, *logits.shape[1:]))[0]
 
 
