@@ -30,14 +30,13 @@ from utgrec.evaluation.protocol import evaluate
 from utgrec.evaluation.ranking import fit_rounds, learn_ranker, make_rounds
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.mixing import Mixing
-from utgrec.recommender.ranker import Ranker
+from utgrec.recommender.ranker import OF_NETWORK, Ranker
 from utgrec.recommender.train import read_memory, read_recommender
 from utgrec.runs import RunFolder, read_plan
 from utgrec.tokenizer.codes import read_codes
 
 RESULTS = Path(__file__).parent / "results"
 MEMORIES = Mixing(vectors=0.0, companions=0.4, contents=0.599, decay=0.8)
-OF_THE_NETWORK = [1, 2, 3]  # its share, what was written, its place (`Signs.stacked`)
 WAYS = ("mixture", "ranker", "ranker without the network")
 Ranks = npt.NDArray[np.int32]
 
@@ -70,7 +69,7 @@ def measure(run: Path, domain: Domain) -> dict[str, Ranks]:
     deaf_system = system(alone, None)
     rounds = make_rounds(deaf_system, shop, recipe.ranker, recipe.exclude_seen)
     for lessons in rounds:
-        lessons.signs[..., OF_THE_NETWORK] = 0.0  # the same for all, so it is never heard
+        lessons.signs[..., OF_NETWORK] = 0.0  # the same for all, so it is never heard
     deaf, _ = fit_rounds(rounds, vocabulary, shop, recipe.ranker)
     found = {}
     for way, one in zip(

@@ -26,7 +26,7 @@ from utgrec.recommender.companions import CompanionsConfig, count_companions
 from utgrec.recommender.contents import Contents, ContentsConfig, compare_contents
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
-from utgrec.recommender.ranker import Ranker, RankerConfig
+from utgrec.recommender.ranker import NEW, Ranker, RankerConfig
 from utgrec.recommender.train import Memory
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.report.making import making
@@ -34,7 +34,7 @@ from utgrec.report.source import open_run
 from utgrec.runs import RunFolder, evaluate_run, run_recipe
 
 ITEMS, USERS = 60, 500
-TAKEN, NEW, COUNTED = 4, 5, 7  # signs: how often, whether never, similarity by the first memory
+TAKEN, COUNTED = 4, 7  # signs: how often, similarity by the first memory
 VOCABULARY = Vocabulary(root_size=8, leaf_size=16, code_length=3, domains=("shop",))
 CONFIG = RankerConfig(candidates=30, epochs=20, batch_size=32, networks=3)
 # Every item of a history counts alike here, although only the newest says what comes next.
@@ -276,7 +276,7 @@ def run(tmp_path_factory) -> Path:
 
 def recipe() -> Recipe:
     base = mini_recipe()
-    learns = RankerConfig(epochs=30, candidates=20, networks=2, batch_size=8, learning_rate=1e-2)
+    learns = RankerConfig(epochs=5, candidates=20, networks=2, batch_size=8, learning_rate=1e-2)
     return dataclasses.replace(base, ranker=learns)
 
 
@@ -314,7 +314,7 @@ def test_a_run_has_the_stage(run, tmp_path) -> None:
     users = [facts["users"] for facts in manifest.facts["domains"].values()]
     assert manifest.facts["users"] == sum(users)
     assert read_ranker(tmp_path / "none", "shop") is None
-    with pytest.raises(SettingsMismatch, match="epochs: 30 there, 3 asked"):
+    with pytest.raises(SettingsMismatch, match="epochs: 5 there, 3 asked"):
         train(run, RunFolder(run).ranker, epochs=3)
 
 

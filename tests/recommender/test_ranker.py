@@ -9,6 +9,8 @@ import torch
 from utgrec.errors import BadConfig, FormatVersionError
 from utgrec.recommender.ranker import (
     MEMORIES,
+    NEW,
+    OF_NETWORK,
     SIGNS,
     Lessons,
     Ranker,
@@ -18,7 +20,6 @@ from utgrec.recommender.ranker import (
 )
 
 USERS, CANDIDATES = 300, 12
-NEW = 5  # the sign of an item that nobody took
 FEW = RankerConfig(networks=3, epochs=20, width=16, batch_size=16, learning_rate=1e-2)
 KEYS, TAKEN = torch.tensor([70, 10, 40]), torch.tensor([7, 1, 4])
 
@@ -114,6 +115,7 @@ def test_new_items_count_as_taken_once_where_no_round_had_any() -> None:
     lessons.signs[:, 5, NEW] = 1.0
     ranker, _ = fit_ranker([lessons._replace(known=known)], KEYS, TAKEN, FEW)
     others = make_lessons(seed=1).signs
+    others[..., OF_NETWORK] = ranker.mean[OF_NETWORK]  # which is not heard of new items
     new, old = (
         ranker.logits(ranker.standardised(others.index_fill(2, torch.tensor([NEW]), flag)))
         for flag in (1.0, 0.0)
@@ -211,6 +213,22 @@ def test_no_sign_counts_for_more_than_five_deviations(learned) -> None:
     torch.testing.assert_close(one, other)
     assert not torch.allclose(one, near)
     assert lessons.signs.isfinite().all()
+
+
+def test_the_network_is_not_heard_of_new_items(learned) -> None:
+    lessons, ranker, _ = learned
+    told = lessons.signs[:20].clone()
+    told[:, ::2, NEW] = 1.0
+    told[:, 1::2, NEW] = 0.0
+    other = told.clone()
+    other[..., OF_NETWORK] += 1.0
+    one, two = (ranker.logits(ranker.standardised(signs)) for signs in (told, other))
+    assert torch.equal(one[..., ::2], two[..., ::2])
+    assert not torch.isclose(one[..., 1::2], two[..., 1::2]).any(dim=0).all()
+    average = ranker.mean.expand(1, 1, SIGNS).clone()
+    average[..., OF_NETWORK] += 1.0
+    average[..., NEW] = 1.0
+    assert not ranker.standardised(average)[..., OF_NETWORK].any()
 
 
 def test_seeds_decide(learned) -> None:

@@ -10,7 +10,8 @@ so scores stay log-probabilities.
 What a ranker learns is how far to trust whom; of an item it knows how often it was taken. How items
 that nobody has taken yet will fare is not in a shop's past. So known ones are taken for new in a
 second round of lessons, and a ranker learns to expect of a new item what it would of any other of
-which no more is known.
+which no more is known. What the network says of it is not heard: it learned from those known ones,
+so it says better things of them than it will of new items.
 
 Shapes: B users · C candidates · F signs · E networks · H hidden units · n known items.
 """
@@ -32,6 +33,7 @@ _MOST = 5.0  # deviations from the mean
 _LEAST = -20.0  # logarithms of shares below this are all the same
 MEMORIES = 4  # companions and contents, each of the whole history and of its newest item alone
 SIGNS = 7 + 3 * MEMORIES
+OF_NETWORK, NEW = slice(1, 4), 5  # what a network says, and whether nobody took the item
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -261,7 +263,9 @@ def _train(
 
 def _standardised(signs: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """Signs as so many deviations from their mean, within what can be learned from few users."""
-    return ((signs - mean) / deviation).clamp(-_MOST, _MOST)
+    out = ((signs - mean) / deviation).clamp(-_MOST, _MOST)
+    out[..., OF_NETWORK] *= signs[..., NEW, None] == 0
+    return out
 
 
 def _places(values: Tensor) -> Tensor:
