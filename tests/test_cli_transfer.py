@@ -81,6 +81,7 @@ def test_zero_shot_trains_nothing(base, shops, tmp_path):
     assert document["base"] == str(base[0])
     assert document["stages"]["tokenizer"]["facts"]["steps"] == 0
     assert document["stages"]["recommender"]["facts"]["steps_done"] == 0
+    assert document["stages"]["ranker"]["facts"]["users"] == 0
     assert set(document["evaluation"]) == {"clothing"}
 
 

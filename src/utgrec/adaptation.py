@@ -14,6 +14,8 @@ from utgrec.data.derived import sources
 from utgrec.errors import InputError, MissingStage, SettingsMismatch
 from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import make_validator
+from utgrec.evaluation.ranking import STAGE as RANKER
+from utgrec.evaluation.ranking import lend_ranker
 from utgrec.progress import Progress, silent
 from utgrec.recipes import Recipe, on_backbone, reduced
 from utgrec.recommender.lend import lend_recommender
@@ -104,8 +106,13 @@ def adapt_run(
         f"codes/{opened.name}": codes,
         "recommender": recommender,
     }
-    if adapt.what.train_recommender:  # zero-shot looks at no validation item
+    if adapt.what.train_recommender:
         done["ranker"] = train_run_ranker(folder, plan.recipe, [opened], progress)
+    elif storage.find_manifest(source.ranker, RANKER) is not None:
+        # Zero-shot looks at no validation item.
+        done["ranker"] = lend_ranker(
+            source.ranker, opened, folder.codes(opened.name), folder.recommender, folder.ranker
+        )
     return done | {
         f"evaluation/{opened.name}": evaluate_run_domain(folder, plan.recipe, opened, progress),
     }

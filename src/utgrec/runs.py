@@ -21,7 +21,9 @@ from utgrec.data.split import check_one_split
 from utgrec.errors import InputError, MissingStage, SettingsMismatch
 from utgrec.evaluation.calibration import make_calibrator
 from utgrec.evaluation.generative import make_validator
-from utgrec.evaluation.ranking import train_ranker
+from utgrec.evaluation.ranking import STAGE as RANKER
+from utgrec.evaluation.ranking import ranker_input, train_ranker
+from utgrec.evaluation.stage import STAGE as EVALUATION
 from utgrec.evaluation.stage import evaluate_domain
 from utgrec.progress import Progress, silent
 from utgrec.recipes import Recipe
@@ -151,6 +153,17 @@ def train_run_ranker(
         exclude_seen=recipe.exclude_seen,
         progress=progress,
     )
+
+
+def stale_evaluations(folder: RunFolder, names: Sequence[str]) -> list[Path]:
+    """Evaluations of some domains that were made with another ranker than the run has now."""
+    now = ranker_input(folder.ranker)
+    out = []
+    for name in names:
+        found = storage.find_manifest(folder.evaluation(name), EVALUATION)
+        if found is not None and found.inputs.get(RANKER) != now.get(RANKER):
+            out.append(folder.evaluation(name))
+    return out
 
 
 def evaluate_run(out: Path, progress: Progress = silent) -> dict[str, storage.Manifest]:

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from mini_run import mini_domains, mini_recipe
-from utgrec import load
+from utgrec import load, storage
+from utgrec.adaptation import adapt_run
 from utgrec.catalog import Domain
+from utgrec.cli import app
 from utgrec.comparison.trained import fingerprints, open_system
 from utgrec.data.split import Split, split_domain
 from utgrec.decoding import MixedSearch
@@ -19,7 +22,13 @@ from utgrec.evaluation import ranking
 from utgrec.evaluation.generative import DecodingConfig, GenerativeSystem
 from utgrec.evaluation.metrics import ndcg_at
 from utgrec.evaluation.protocol import evaluate, sample_users
-from utgrec.evaluation.ranking import learn_ranker, make_rounds, read_ranker, train_ranker
+from utgrec.evaluation.ranking import (
+    learn_ranker,
+    lend_ranker,
+    make_rounds,
+    read_ranker,
+    train_ranker,
+)
 from utgrec.recipes import Recipe
 from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.companions import CompanionsConfig, count_companions
@@ -93,7 +102,7 @@ def ndcg(system: GenerativeSystem, shop: CodedDomain) -> float:
 
 
 def same(one: Ranker, two: Ranker) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one[:-1], two[:-1], strict=True))
+    return all(torch.equal(a, b) for a, b in zip(one[:7], two[:7], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -264,12 +273,18 @@ def system_model(_: GenerativeSystem) -> CausalRecommender:
     return CausalRecommender(sizes, VOCABULARY).eval()
 
 
+def keep_all(patch: pytest.MonkeyPatch) -> None:
+    """Let rankers be kept that learned from a few users."""
+    patch.setattr(ranking, "FEWEST", 10)
+    patch.setattr(ranking, "LENIENCE", 0.0)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     domains = mini_domains(folder / "market")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "FEWEST", 10)
+        keep_all(patch)
         run_recipe(recipe(), domains, folder / "run")
     return folder / "run"
 
@@ -319,13 +334,13 @@ def test_a_run_has_the_stage(run, tmp_path) -> None:
 
 
 def test_made_again_it_is_the_same(run, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(ranking, "FEWEST", 10)
+    keep_all(monkeypatch)
     again = train(run, tmp_path / "again")
     assert again.files == train(run, RunFolder(run).ranker).files
 
 
 def test_a_damaged_file_is_named(run, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(ranking, "FEWEST", 10)
+    keep_all(monkeypatch)
     out = tmp_path / "ranker"
     manifest = train(run, out)
     kept = [name for name, facts in manifest.facts["domains"].items() if facts["kept"]]
@@ -364,3 +379,95 @@ def test_figures_are_of_the_ranker(run, tmp_path) -> None:
         assert "ranker" not in fingerprints(tmp_path / "run", domain)
     stages = [stage.name for stage in making(open_run(run)).stages]
     assert stages[3:5] == ["recommender", "ranker"]
+
+
+@pytest.fixture(scope="module")
+def zero_shot(run, tmp_path_factory) -> Path:
+    """The run of kitchen and clothing in a shop that it does not know."""
+    folder = tmp_path_factory.mktemp("zero")
+    (shop,) = mini_domains(folder / "market", ("toys",))
+    config = dataclasses.replace(recipe().adapt, regime="zero-shot")
+    adapt_run(run, shop, folder / "run", config)
+    return folder / "run"
+
+
+def test_a_new_shop_is_lent_what_others_learned(run, zero_shot) -> None:
+    found = storage.read_manifest(zero_shot / "ranker", "ranker").facts
+    assert found["domains"]["toys"]["lent_by"] == ["kitchen", "clothing"]
+    assert found["rankers_kept"] == 1
+    lent = read_ranker(zero_shot / "ranker", "toys")
+    lenders = [read_ranker(run / "ranker", name) for name in ("kitchen", "clothing")]
+    assert lent is not None and lent.lent and len(lent.inner) == sum(len(r.inner) for r in lenders)
+    loaded = load(zero_shot)
+    system = loaded._system
+    assert system.search.ranker.lent and not system.knows_validation
+    (domain,) = opened(zero_shot)
+    split = split_domain(domain)
+    # It may be asked for validation items, of which nothing in it knows.
+    evaluate(system, split, part="valid", item_count=len(domain.catalog), exclude_seen=True)
+    counts = np.bincount(split.train, minlength=len(domain.catalog))
+    assert system.search._taken.tolist() == counts.tolist()
+    made = storage.read_manifest(zero_shot / "evaluation" / "toys", "evaluation")
+    assert "ranker" in made.inputs
+
+
+def test_nothing_of_the_new_shop_but_its_training_log_has_a_part_in_it(
+    run, zero_shot, tmp_path
+) -> None:
+    """Other validation and test items, the same ranker."""
+    (domain,) = opened(zero_shot)
+    folder = RunFolder(zero_shot)
+    with pytest.MonkeyPatch.context() as patch:
+        split = split_domain(domain)
+        moved = split._replace(valid=np.roll(split.valid, 1), test=np.roll(split.test, 1))
+        patch.setattr(ranking, "split_domain", lambda _: moved)
+        made = lend_ranker(
+            run / "ranker", domain, folder.codes("toys"), folder.recommender, tmp_path / "again"
+        )
+    assert made.files == storage.read_manifest(folder.ranker, "ranker").files
+
+
+def test_a_shop_that_the_base_knows_keeps_its_own(run, tmp_path) -> None:
+    kitchen = opened(run)[0]
+    folder = RunFolder(run)
+    lend_ranker(
+        folder.ranker, kitchen, folder.codes("kitchen"), folder.recommender, tmp_path / "ranker"
+    )
+    ours, theirs = (read_ranker(where, "kitchen") for where in (tmp_path / "ranker", folder.ranker))
+    assert ours is not None and theirs is not None and same(ours, theirs) and not ours.lent
+
+
+def test_a_base_without_rankers_lends_none(run, tmp_path) -> None:
+    """Neither one whose rankers were not worth it, nor one of before."""
+    (shop,) = mini_domains(tmp_path / "market", ("toys",))
+    config = dataclasses.replace(recipe().adapt, regime="zero-shot")
+    shutil.copytree(run, tmp_path / "old", ignore=shutil.ignore_patterns("ranker"))
+    adapt_run(tmp_path / "old", shop, tmp_path / "new", config)
+    assert not (tmp_path / "new" / "ranker").exists()
+    train(run, tmp_path / "old" / "ranker", networks=0)
+    done = adapt_run(tmp_path / "old", shop, tmp_path / "other", config)
+    assert done["ranker"].facts["domains"]["toys"] == {"users": 0, "kept": False, "lent_by": []}
+    assert read_ranker(tmp_path / "other" / "ranker", "toys") is None
+    load(tmp_path / "other")
+
+
+def test_a_ranker_of_its_own_takes_the_place_of_a_lent_one(
+    zero_shot, tmp_path, monkeypatch
+) -> None:
+    keep_all(monkeypatch)
+    out = tmp_path / "run"
+    shutil.copytree(zero_shot, out)
+    shown = CliRunner().invoke(app, ["recommender", "rank", str(out)])
+    assert shown.exit_code == 0, shown.output
+    told = " ".join(shown.stderr.split())
+    assert "was lent by the base" in told
+    assert f"{out / 'evaluation' / 'toys'} was made without this ranker" in told
+    own = storage.read_manifest(out / "ranker", "ranker")
+    assert own.facts["users"] == 60 and "lent" not in own.config
+    again = CliRunner().invoke(app, ["recommender", "rank", str(out)])
+    assert again.exit_code == 0 and "lent" not in again.stderr
+    assert storage.read_manifest(out / "ranker", "ranker") == own
+    shutil.rmtree(out / "evaluation")
+    evaluate_run(out)
+    final = CliRunner().invoke(app, ["recommender", "rank", str(out)])
+    assert "was made without" not in final.stderr

@@ -1,5 +1,6 @@
 """Commands that do one stage: tokenizer train, tokenizer assign, recommender train and rank."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -127,15 +128,23 @@ def rank_candidates(
     """Fit the ranker of a finished run on its validation items.
 
     `run`, `pretrain` and `adapt` do it by themselves. This is for a run made before there were
-    rankers, or adapted zero-shot. A finished one is left as it is.
+    rankers, or adapted zero-shot, whose base lent it one. Its own is left as it is.
     """
     from utgrec.catalog import Domain
-    from utgrec.runs import RunFolder, read_plan, train_run_ranker
+    from utgrec.evaluation.ranking import is_lent
+    from utgrec.runs import RunFolder, read_plan, stale_evaluations, train_run_ranker
 
     folder = RunFolder(run)
     plan = read_plan(folder)
     domains = [Domain.open(path) for path in plan.domains.values()]
+    if is_lent(folder.ranker):
+        terminal.say(f"{folder.ranker} was lent by the base; one of the run's own takes its place")
+        shutil.rmtree(folder.ranker)
     made = train_run_ranker(folder, plan.recipe, domains, terminal.progress)
+    for stale in stale_evaluations(folder, list(plan.domains)):
+        terminal.say(
+            f"{stale} was made without this ranker; remove it and run `utgrec evaluate {run}`"
+        )
     tables = [
         facts_table(f"ranker of {name}", made.facts["domains"][name]) for name in plan.domains
     ]

@@ -167,6 +167,7 @@ def adaptation_lines(plan: "RunPlan", base: Path, out: Path) -> list[str]:
         )
     else:
         lines.append("recommender: the base's, not trained")
+        lines.append("ranker: the base's, if it has any, not trained")
     return lines
 
 

@@ -65,7 +65,7 @@ class GenerativeSystem:
         """`codes` (N, L) are those of the whole catalogue, never of the held-out items alone.
 
         Without `memory` nothing was counted, and the network speaks alone. A ranker learned from
-        the validation items, so with one these cannot be asked for.
+        the validation items, so with one these cannot be asked for, unless it is lent.
         """
         self.name = name
         self.decoding = decoding
@@ -91,7 +91,8 @@ class GenerativeSystem:
             contents,
             None if decoding.mixing else ranker,
         )
-        self.knows_validation = getattr(self.search, "ranker", None) is not None
+        used = getattr(self.search, "ranker", None)
+        self.knows_validation = used is not None and not used.lent
 
     def taking_for_new(self, items: npt.NDArray[np.bool_]) -> "GenerativeSystem":
         """The same system as if nobody had taken these items (N,) yet, and without a ranker."""

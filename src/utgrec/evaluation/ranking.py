@@ -1,7 +1,8 @@
 """The ranker stage: what the validation items of a run's domains teach about whom to trust.
 
 The recommender is done by then and stays as it is. A ranker is kept where it is no worse than the
-mixture on users that it did not learn from. Test items have no part in it.
+mixture on users that it did not learn from. Test items have no part in it. A shop in which nothing
+is trained gets the rankers that a base learned in its own shops.
 
 RUN/ranker/DOMAIN.safetensors    the ranker of a domain, if one is kept
 
@@ -29,9 +30,9 @@ from utgrec.evaluation.protocol import make_query, sample_users
 from utgrec.progress import Progress, silent
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.item_vectors import catalog_keys
-from utgrec.recommender.ranker import Lessons, Ranker, RankerConfig, fit_ranker
+from utgrec.recommender.ranker import Lessons, Ranker, RankerConfig, fit_ranker, lent_ranker
 from utgrec.recommender.train import STAGE as RECOMMENDER
-from utgrec.recommender.train import read_memory, read_recommender
+from utgrec.recommender.train import read_memory, read_recommender, read_vocabulary
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.stages import StageResult, Workspace, run_stage
 from utgrec.tokenizer.codes import STAGE as CODES
@@ -102,6 +103,48 @@ def train_ranker(
         return StageResult({**counts, "domains": found})
 
     return run_stage(out, stage=STAGE, config=settings, inputs=inputs, make=make)
+
+
+def lend_ranker(
+    start: Path, domain: Domain, codes: Path, recommender: Path, out: Path
+) -> storage.Manifest:
+    """A ranker stage for a domain out of a finished one, without any training.
+
+    In a domain that `start` does not know, the rankers of all its domains rank together.
+
+    Raises:
+        MissingStage: one of the stages is not finished.
+    """
+    made_by = storage.read_manifest(start, STAGE)
+    inputs = {
+        "start": made_by.fingerprint,
+        "recommender": storage.read_manifest(recommender, RECOMMENDER).fingerprint,
+        f"codes {domain.name}": storage.read_manifest(codes, CODES).fingerprint,
+        f"domain {domain.name}": domain.fingerprint,
+    }
+
+    def make(work: Workspace) -> StageResult:
+        known = made_by.facts["domains"]
+        names = [domain.name] if domain.name in known else list(known)
+        found = {name: read_ranker(start, name) for name in names}
+        rankers = {name: ranker for name, ranker in found.items() if ranker is not None}
+        if rankers:
+            ranker = rankers.get(domain.name) or lent_ranker(list(rankers.values()))
+            coded = CodedDomain(domain.name, read_codes(codes).codes, split_domain(domain))
+            items = _known_items(coded, read_vocabulary(recommender))
+            ranker.knowing(*items).save(work.folder / f"{domain.name}.safetensors")
+        facts = {"users": 0, "kept": bool(rankers), "lent_by": list(rankers)}
+        return StageResult(
+            {"users": 0, "rankers_kept": int(bool(rankers)), "domains": {domain.name: facts}}
+        )
+
+    return run_stage(out, stage=STAGE, config={"lent": True}, inputs=inputs, make=make)
+
+
+def is_lent(folder: Path) -> bool:
+    """Whether the rankers of a folder were lent by a base."""
+    manifest = storage.find_manifest(folder, STAGE)
+    return manifest is not None and manifest.config.get("lent", False) is True
 
 
 def read_ranker(folder: Path, domain: str) -> Ranker | None:
@@ -210,10 +253,14 @@ def fit_rounds(
     rounds: Sequence[Lessons], vocabulary: Vocabulary, domain: CodedDomain, config: RankerConfig
 ) -> tuple[Ranker, Tensor]:
     """`fit_ranker`, told how often the items of a domain were taken."""
+    return fit_ranker(rounds, *_known_items(domain, vocabulary), config)
+
+
+def _known_items(domain: CodedDomain, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Keys of the items that were taken in training, and how often each was: (n,) twice."""
     taken = _taken(domain)
-    known = taken.nonzero()[:, 0]  # (n,)
-    keys = catalog_keys(vocabulary, domain.name, domain.codes[known.numpy()])
-    return fit_ranker(rounds, keys, taken[known], config)
+    known = taken.nonzero()[:, 0]
+    return catalog_keys(vocabulary, domain.name, domain.codes[known.numpy()]), taken[known]
 
 
 def _taken(domain: CodedDomain) -> Tensor:

@@ -76,12 +76,10 @@ class Companions(NamedTuple):
     def without(self, keys: Tensor) -> "Companions":
         """The memory of somebody who never heard of these items, (m,) keys."""
         kept = ~torch.isin(self.keys, keys)  # (n,)
-        place = torch.full((len(self.keys) + 1,), NONE)
-        place[:-1][kept] = torch.arange(int(kept.sum()))
-        rows = place[self.rows[kept].long()]  # NONE is the last place, which holds NONE
-        return Companions(
-            self.keys[kept], rows.int(), self.similar[kept].masked_fill(rows == NONE, 0.0)
-        )
+        place = torch.full((len(self.keys) + 1,), NONE, dtype=torch.int32)
+        place[:-1][kept] = torch.arange(int(kept.sum()), dtype=torch.int32)
+        rows = place[self.rows[kept]]  # NONE is the last place, which holds NONE
+        return Companions(self.keys[kept], rows, self.similar[kept].masked_fill(rows == NONE, 0.0))
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""

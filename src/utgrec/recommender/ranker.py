@@ -105,16 +105,17 @@ class Signs(NamedTuple):
 
 
 class Ranker(NamedTuple):
-    """Small networks with one hidden layer over standardised signs."""
+    """Small networks with one hidden layer over signs, each with its own measure of them."""
 
-    mean: Tensor  # (F,)
-    deviation: Tensor  # (F,)
+    mean: Tensor  # (E, 1, F)
+    deviation: Tensor  # (E, 1, F)
     inner: Tensor  # (E, F, H)
     inner_bias: Tensor  # (E, 1, H)
     outer: Tensor  # (E, H, 1)
     keys: Tensor  # (n,), int64, ascending: domain and codes of each known item (`item_vectors.py`)
     taken: Tensor  # (n,), int64, how often in training
     candidates: int
+    lent: bool = False  # by other shops: no validation item of this one has a part in it
 
     def taken_of(self, keys: Tensor) -> Tensor:
         """How often items were taken, 0 if they are not known. Any shape → the same."""
@@ -126,24 +127,27 @@ class Ranker(NamedTuple):
     def shares(self, signs: Signs) -> Tensor:
         """Log-shares of the candidates, -inf where there is none: (B, C)."""
         found = signs.scores > -torch.inf
-        logits = self.logits(self.standardised(signs.stacked())).mean(dim=0)
+        logits = self.logits(signs.stacked()).mean(dim=0)
         shares = logits.masked_fill(~found, -torch.inf).log_softmax(dim=1)
         return shares.masked_fill(~found, -torch.inf)  # of nothing it would be NaN
 
-    def standardised(self, stacked: Tensor) -> Tensor:
-        """(B, C, F) → (B, C, F)"""
-        return _standardised(stacked, self.mean, self.deviation)
-
-    def logits(self, signs: Tensor) -> Tensor:
-        """What each network thinks. Shapes: (B, C, F), standardised → (E, B, C)."""
-        rows = signs.flatten(0, 1)  # (B × C, F)
+    def logits(self, stacked: Tensor) -> Tensor:
+        """What each network thinks. Shapes: (B, C, F) → (E, B, C)."""
+        # (E, B × C, F)
+        rows = _standardised(stacked.flatten(0, 1), self.mean, self.deviation)
         hidden = functional.gelu(rows @ self.inner + self.inner_bias)  # (E, B × C, H)
-        logits: Tensor = (hidden @ self.outer).view(-1, *signs.shape[:2])
+        logits: Tensor = (hidden @ self.outer).view(-1, *stacked.shape[:2])
         return logits
+
+    def knowing(self, keys: Tensor, taken: Tensor) -> "Ranker":
+        """The same networks where other items are known: (n,) keys in any order, (n,) counts."""
+        ascending = keys.sort()
+        return self._replace(keys=ascending.values, taken=taken[ascending.indices])
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
-        tensors = {**self._asdict(), "candidates": torch.tensor(self.candidates)}
+        numbers = {name: torch.tensor(getattr(self, name)) for name in ("candidates", "lent")}
+        tensors = {**self._asdict(), **numbers}
         save_file({name: value.contiguous() for name, value in tensors.items()}, path)
 
     @classmethod
@@ -159,8 +163,18 @@ class Ranker(NamedTuple):
                 f"{path} reads {signs} signs of an item, and this version has {SIGNS}; remove the "
                 "folder that it is in, and make it anew with `utgrec recommender rank RUN`"
             )
-        candidates = int(tensors.pop("candidates"))
-        return cls(**tensors, candidates=candidates)
+        candidates, lent = int(tensors.pop("candidates")), bool(tensors.pop("lent"))
+        return cls(**tensors, candidates=candidates, lent=lent)
+
+
+def lent_ranker(rankers: Sequence[Ranker]) -> Ranker:
+    """The networks of some shops' rankers, of which each has its say, for a shop that has none."""
+    mean, deviation, inner, bias, outer = (
+        torch.cat([getattr(one, name) for one in rankers]) for name in Ranker._fields[:5]
+    )
+    nothing = torch.zeros(0, dtype=torch.int64)
+    candidates = max(one.candidates for one in rankers)
+    return Ranker(mean, deviation, inner, bias, outer, nothing, nothing, candidates, lent=True)
 
 
 class Lessons(NamedTuple):
@@ -215,16 +229,11 @@ def fit_ranker(
         for one in range(config.networks)
     ]
     inner, bias, outer = (torch.stack(parts) for parts in zip(*nets, strict=True))
-    ascending = keys.sort()
-    counts = taken[ascending.indices]
-    ranker = Ranker(
-        mean, deviation, inner, bias, outer, ascending.values, counts, config.candidates
-    )
+    mean, deviation = (one.repeat(config.networks, 1, 1) for one in (mean, deviation))
+    unknown = Ranker(mean, deviation, inner, bias, outer, keys[:0], taken[:0], config.candidates)
+    ranker = unknown.knowing(keys, taken)
     with torch.no_grad():
-        logits = torch.cat(
-            [ranker.logits(ranker.standardised(part)) for part in torch.split(first.signs, 1024)],
-            dim=1,
-        )
+        logits = torch.cat([ranker.logits(part) for part in torch.split(first.signs, 512)], dim=1)
     return ranker, logits.gather(0, left_out[None, :, None].expand(1, *logits.shape[1:]))[0]
 
 
