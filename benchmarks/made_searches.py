@@ -48,8 +48,8 @@ def mixed_searches(vocabulary: Vocabulary, codes: Tensor) -> dict[str, Any]:
     trie = CodeTrie.build(codes)
     config = RankerConfig()
     ranker = Ranker(
-        mean=torch.zeros(SIGNS),
-        deviation=torch.ones(SIGNS),
+        mean=torch.zeros(config.networks, 1, SIGNS),
+        deviation=torch.ones(config.networks, 1, SIGNS),
         inner=torch.randn(config.networks, SIGNS, config.width) / SIGNS,
         inner_bias=torch.zeros(config.networks, 1, config.width),
         outer=torch.randn(config.networks, config.width, 1),

@@ -34,6 +34,7 @@ from utgrec.recommender.causal import CausalRecommender, CausalSizes
 from utgrec.recommender.companions import CompanionsConfig, count_companions
 from utgrec.recommender.contents import Contents, ContentsConfig, compare_contents
 from utgrec.recommender.histories import CodedDomain
+from utgrec.recommender.item_vectors import catalog_keys
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
 from utgrec.recommender.ranker import NEW, Ranker, RankerConfig
 from utgrec.recommender.train import Memory
@@ -207,6 +208,36 @@ def test_a_second_round_takes_known_items_for_new(shop) -> None:
     assert (told.target & new).any() and (told.target & ~new).any()
     counts = new.sum(dim=1)  # users of a part have the same new items
     assert len(counts.unique()) > 1 and counts[0] == counts[10] and counts[-1] == counts[-10]
+
+
+def test_a_system_that_takes_items_for_new_knows_nothing_of_them_alone(shop, learned) -> None:
+    sizes = CausalSizes(width=16, feed_forward=16, heads=2)
+    torch.manual_seed(0)
+    keys = catalog_keys(VOCABULARY, "shop", shop.codes)
+    model = CausalRecommender(sizes, VOCABULARY, known=keys).eval()
+    assert model.items is not None
+    torch.nn.init.normal_(model.items.own.weight)
+    companions = count_companions([shop], VOCABULARY, CompanionsConfig())
+    system = GenerativeSystem(
+        model,
+        VOCABULARY,
+        "shop",
+        shop.codes,
+        max_items=20,
+        decoding=DecodingConfig(beam=10, precision="fp32"),
+        memory=Memory(
+            companions, Contents.nothing(), {"shop": dataclasses.replace(MIXING, vectors=1.0)}
+        ),
+        ranker=learned[0],
+    )
+    new = np.arange(ITEMS) % 4 == 0
+    other = system.taking_for_new(new)
+    assert system.search.ranker is not None and other.search.ranker is None
+    assert other.search.mixing == system.search.mixing
+    before, after = system.search._table.vectors, other.search._table.vectors
+    assert torch.equal(before[~new], after[~new])
+    assert not torch.isclose(before[new], after[new]).all(dim=1).any()
+    assert other.search.companions.known == (~new).sum() < system.search.companions.known == ITEMS
 
 
 def test_new_items_are_found_by_what_their_texts_say() -> None:
