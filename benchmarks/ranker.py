@@ -30,7 +30,7 @@ from utgrec.evaluation.protocol import evaluate
 from utgrec.evaluation.ranking import fit_rounds, learn_ranker, make_rounds
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.mixing import Mixing
-from utgrec.recommender.ranker import OF_NETWORK, Ranker
+from utgrec.recommender.ranker import Ranker
 from utgrec.recommender.train import read_memory, read_recommender
 from utgrec.runs import RunFolder, read_plan
 from utgrec.tokenizer.codes import read_codes
@@ -62,18 +62,18 @@ def measure(run: Path, domain: Domain) -> dict[str, Ranks]:
             ranker=ranker,
         )
 
-    learned, facts = learn_ranker(
+    learned = learn_ranker(
         system(memory, None), vocabulary, shop, recipe.ranker, recipe.exclude_seen
     )
-    print(run, facts, flush=True)
+    print(run, learned.facts, flush=True)
     deaf_system = system(alone, None)
     rounds = make_rounds(deaf_system, shop, recipe.ranker, recipe.exclude_seen)
-    for lessons in rounds:
-        lessons.signs[..., OF_NETWORK] = 0.0  # the same for all, so it is never heard
-    deaf, _ = fit_rounds(rounds, vocabulary, shop, recipe.ranker)
+    deaf, _ = fit_rounds([one.deaf() for one in rounds], vocabulary, shop, recipe.ranker)
     found = {}
     for way, one in zip(
-        WAYS, (system(memory, None), system(memory, learned), system(alone, deaf)), strict=True
+        WAYS,
+        (system(memory, None), system(memory, learned.ranker), system(alone, deaf)),
+        strict=True,
     ):
         result = evaluate(
             one, split, part="test", item_count=len(shop.codes), exclude_seen=recipe.exclude_seen

@@ -4,11 +4,12 @@
         --domains /tmp/domains --work runs/transfer [--codes-alone] [--users 0.25]
 
 Pre-trains once on the other domains. Then, for every seed, adapts to the domain, trains the same
-recipe from scratch on it, and takes the pre-trained run as it is (zero-shot). `utgrec compare` puts
-them beside popularity and ItemKNN; its tables are kept under benchmarks/results. Finished stages
-are reused, so an interrupted benchmark goes on. With --codes-alone the recommender writes codes
-and nothing else, as the paper's does: no item vectors, words, companions or contents, which learn
-or know a shop by themselves. With --users a share of the shop's users is drawn and all others are
+recipe from scratch on it, and takes the pre-trained run as it is (zero-shot), also with a ranker of
+the shop's own in place of the lent one. `utgrec compare` puts them beside popularity and ItemKNN;
+its tables are kept under benchmarks/results. Finished stages are reused, so an interrupted
+benchmark goes on. With --codes-alone the recommender writes codes and nothing else, as the paper's
+does: no item vectors, words, companions or contents, which learn or know a shop by themselves. With
+--users a share of the shop's users is drawn and all others are
 forgotten: a shop with a thin log. The domains are research data outside the project.
 """
 
@@ -21,12 +22,13 @@ import polars as pl
 
 from real_domains import SHARED
 from utgrec.adaptation import adapt_run
+from utgrec.catalog import Domain
 from utgrec.comparison import compare
 from utgrec.comparison.plan import ComparisonPlan, DomainPlan, SystemPlan
 from utgrec.data.prepare import TableOptions, prepare_table
 from utgrec.recipes import Recipe, find_recipe
 from utgrec.recommender.train import codes_alone
-from utgrec.runs import run_recipe, train_run
+from utgrec.runs import RunFolder, read_plan, run_recipe, train_run, train_run_ranker
 from utgrec.tokenizer.backbone_config import PretrainedBackboneConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -77,7 +79,23 @@ def make_runs(
             config = dataclasses.replace(plain.adapt, regime=regime, seed=seed)
             adapt_run(base, domain, adapted, config)
             made.setdefault(f"adapted {regime}", []).append(str(adapted))
+            if regime == "zero-shot" and not options.codes_alone:
+                ranked = with_own_ranker(adapted, domain)
+                made.setdefault("zero-shot, own ranker", []).append(str(ranked))
     return tuple(SystemPlan(name=name, runs=tuple(runs)) for name, runs in made.items())
+
+
+def with_own_ranker(adapted: Path, domain: Path) -> Path:
+    """A zero-shot run whose ranker learned from the shop's validation items."""
+    out = adapted.with_name(f"{adapted.name}-ranked")
+    if not out.is_dir():
+        part = out.with_name(f".{out.name}")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(adapted, part, ignore=shutil.ignore_patterns("ranker", "evaluation"))
+        part.rename(out)
+    folder = RunFolder(out)
+    train_run_ranker(folder, read_plan(folder).recipe, [Domain.open(domain)])
+    return out
 
 
 def main() -> None:

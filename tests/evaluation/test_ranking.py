@@ -36,7 +36,7 @@ from utgrec.recommender.contents import Contents, ContentsConfig, compare_conten
 from utgrec.recommender.histories import CodedDomain
 from utgrec.recommender.item_vectors import catalog_keys
 from utgrec.recommender.mixing import CODES_ALONE, Mixing
-from utgrec.recommender.ranker import NEW, Ranker, RankerConfig
+from utgrec.recommender.ranker import NEW, OF_NETWORK, Ranker, RankerConfig
 from utgrec.recommender.train import Memory
 from utgrec.recommender.vocabulary import Vocabulary
 from utgrec.report.making import making
@@ -94,7 +94,7 @@ def make_system(
 
 
 def learn(shop: CodedDomain, config: RankerConfig = CONFIG, mixing: Mixing = MIXING):
-    return learn_ranker(make_system(shop, mixing=mixing), VOCABULARY, shop, config, False)
+    return learn_ranker(make_system(shop, mixing=mixing), VOCABULARY, shop, config, False)[:2]
 
 
 def ndcg(system: GenerativeSystem, shop: CodedDomain) -> float:
@@ -151,6 +151,21 @@ def test_what_teaches_nothing_is_not_kept(shop) -> None:
     assert facts["ndcg@10 ranked"] < 0.15
 
 
+def test_what_is_lent_to_others_does_not_hear_the_network(shop) -> None:
+    learned = learn_ranker(make_system(shop), VOCABULARY, shop, CONFIG, False)
+    assert learned.ranker is not None and learned.for_others is not None
+    rounds = make_rounds(make_system(shop), shop, CONFIG, False)
+    loud = rounds[0].signs.clone()
+    loud[..., OF_NETWORK] += 7.0
+    own, others = learned.ranker.logits, learned.for_others.logits
+    assert torch.equal(others(loud), others(rounds[0].signs))
+    assert not torch.allclose(own(loud), own(rounds[0].signs))
+    assert ndcg(make_system(shop, learned.for_others), shop) > 1.2 * ndcg(make_system(shop), shop)
+    silent = rounds[0].deaf()
+    assert not silent.signs[..., OF_NETWORK].any() and rounds[0].signs[..., OF_NETWORK].any()
+    assert torch.equal(others(silent.signs), others(rounds[0].signs))
+
+
 @pytest.mark.parametrize(("share", "kept"), [(0.985, False), (0.995, True), (1.01, True)])
 def test_a_little_worse_is_kept(shop, monkeypatch, share, kept) -> None:
     figures = iter([0.2, 0.2 * share])  # of the mixture, of the ranker
@@ -173,7 +188,7 @@ def test_codes_alone_have_nothing_to_put_in_order(shop) -> None:
     system = make_system(shop)
     system.decoding = dataclasses.replace(system.decoding, mixing=MIXING)  # one's own
     nothing = (None, {"users": 0, "kept": False})
-    assert learn_ranker(system, VOCABULARY, shop, CONFIG, False) == nothing
+    assert learn_ranker(system, VOCABULARY, shop, CONFIG, False) == (*nothing, None)
 
 
 def test_what_nobody_took_is_told_from_the_rest(shop) -> None:
@@ -252,7 +267,7 @@ def test_new_items_are_found_by_what_their_texts_say() -> None:
 
     def tested(config: RankerConfig) -> tuple[float, float]:
         system = make_system(shop, mixing=mixing, contents=contents)
-        ranker, _ = learn_ranker(system, VOCABULARY, shop, config, True)
+        ranker = learn_ranker(system, VOCABULARY, shop, config, True).ranker
         assert ranker is not None
         ranked = make_system(shop, ranker, mixing, contents)
         found = evaluate(ranked, shop.split, part="test", item_count=ITEMS, exclude_seen=True)
@@ -427,8 +442,16 @@ def test_a_new_shop_is_lent_what_others_learned(run, zero_shot) -> None:
     assert found["domains"]["toys"]["lent_by"] == ["kitchen", "clothing"]
     assert found["rankers_kept"] == 1
     lent = read_ranker(zero_shot / "ranker", "toys")
-    lenders = [read_ranker(run / "ranker", name) for name in ("kitchen", "clothing")]
-    assert lent is not None and lent.lent and len(lent.inner) == sum(len(r.inner) for r in lenders)
+    assert lent is not None and lent.lent
+    lenders = [
+        Ranker.load(run / "ranker" / "lend" / f"{name}.safetensors")
+        for name in ("kitchen", "clothing")
+    ]
+    assert torch.equal(lent.inner, torch.cat([one.inner for one in lenders]))
+    assert (lent.deviation[..., OF_NETWORK] == torch.inf).all()  # the network is not heard
+    assert not (
+        read_ranker(run / "ranker", "kitchen").deviation[..., OF_NETWORK] == torch.inf
+    ).any()
     loaded = load(zero_shot)
     system = loaded._system
     assert system.search.ranker.lent and not system.knows_validation
@@ -458,14 +481,32 @@ def test_nothing_of_the_new_shop_but_its_training_log_has_a_part_in_it(
     assert made.files == storage.read_manifest(folder.ranker, "ranker").files
 
 
-def test_a_shop_that_the_base_knows_keeps_its_own(run, tmp_path) -> None:
-    kitchen = opened(run)[0]
-    folder = RunFolder(run)
+def test_a_shop_that_the_base_knows_is_lent_what_it_taught(run, tmp_path) -> None:
+    """So the validation items of the shop have a part in it; of others it needs nothing."""
+    kitchen, folder = opened(run)[0], RunFolder(run)
     lend_ranker(
         folder.ranker, kitchen, folder.codes("kitchen"), folder.recommender, tmp_path / "ranker"
     )
-    ours, theirs = (read_ranker(where, "kitchen") for where in (tmp_path / "ranker", folder.ranker))
-    assert ours is not None and theirs is not None and same(ours, theirs) and not ours.lent
+    ours = read_ranker(tmp_path / "ranker", "kitchen")
+    theirs = Ranker.load(folder.ranker / "lend" / "kitchen.safetensors")
+    assert ours is not None and same(ours, theirs) and not ours.lent
+
+
+def test_what_was_not_worth_it_there_is_not_made_up_for_by_others(
+    run, tmp_path, monkeypatch
+) -> None:
+    folder, read = RunFolder(run), ranking._read
+    monkeypatch.setattr(
+        ranking, "_read", lambda where, file: None if "kitchen" in file else read(where, file)
+    )
+    made = lend_ranker(
+        folder.ranker,
+        opened(run)[0],
+        folder.codes("kitchen"),
+        folder.recommender,
+        tmp_path / "ranker",
+    )
+    assert made.facts["rankers_kept"] == 0 and made.files == {}
 
 
 def test_a_base_without_rankers_lends_none(run, tmp_path) -> None:

@@ -1,17 +1,21 @@
 """The ranker stage: what the validation items of a run's domains teach about whom to trust.
 
 The recommender is done by then and stays as it is. A ranker is kept where it is no worse than the
-mixture on users that it did not learn from. Test items have no part in it. A shop in which nothing
-is trained gets the rankers that a base learned in its own shops.
+mixture on users that it did not learn from. Test items have no part in it.
 
-RUN/ranker/DOMAIN.safetensors    the ranker of a domain, if one is kept
+A shop in which nothing is trained gets rankers that a base learned in its own shops. These do not
+hear the network: at home it knew the items, and how far to trust it elsewhere nobody can say. What
+was counted and what texts say mean the same in any shop.
+
+RUN/ranker/DOMAIN.safetensors        the ranker of a domain, if one is kept
+RUN/ranker/lend/DOMAIN.safetensors   what it lends to others
 
 Shapes: U users · C candidates · F signs · N items.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +43,7 @@ from utgrec.tokenizer.codes import STAGE as CODES
 from utgrec.tokenizer.codes import read_codes
 
 STAGE = "ranker"
+LEND = "lend"
 # The mixture was chosen by these very users, and what they are judged by here is one network, not
 # the mean of all; so a ranker that looks a little worse by them is better by others.
 LENIENCE = 0.99
@@ -91,10 +96,13 @@ def train_ranker(
                 decoding=decoding,
                 memory=memory,
             )
-            ranker, facts = learn_ranker(system, vocabulary, coded, config, exclude_seen)
-            found[domain.name] = facts
-            if ranker is not None:
-                ranker.save(work.folder / f"{domain.name}.safetensors")
+            learned = learn_ranker(system, vocabulary, coded, config, exclude_seen)
+            found[domain.name] = learned.facts
+            if learned.ranker is not None:
+                learned.ranker.save(work.folder / _file_of(domain.name))
+            if learned.for_others is not None:
+                (work.folder / LEND).mkdir(exist_ok=True)
+                learned.for_others.save(work.folder / LEND / _file_of(domain.name))
         progress("Fitting the ranker", len(domains), len(domains))
         counts = {
             "users": sum(facts["users"] for facts in found.values()),
@@ -126,13 +134,13 @@ def lend_ranker(
     def make(work: Workspace) -> StageResult:
         known = made_by.facts["domains"]
         names = [domain.name] if domain.name in known else list(known)
-        found = {name: read_ranker(start, name) for name in names}
+        found = {name: _read(start, f"{LEND}/{_file_of(name)}") for name in names}
         rankers = {name: ranker for name, ranker in found.items() if ranker is not None}
         if rankers:
             ranker = rankers.get(domain.name) or lent_ranker(list(rankers.values()))
             coded = CodedDomain(domain.name, read_codes(codes).codes, split_domain(domain))
             items = _known_items(coded, read_vocabulary(recommender))
-            ranker.knowing(*items).save(work.folder / f"{domain.name}.safetensors")
+            ranker.knowing(*items).save(work.folder / _file_of(domain.name))
         facts = {"users": 0, "kept": bool(rankers), "lent_by": list(rankers)}
         return StageResult(
             {"users": 0, "rankers_kept": int(bool(rankers)), "domains": {domain.name: facts}}
@@ -153,11 +161,18 @@ def read_ranker(folder: Path, domain: str) -> Ranker | None:
     Raises:
         FormatVersionError, CorruptFile: the folder cannot be used.
     """
+    return _read(folder, _file_of(domain))
+
+
+def _read(folder: Path, file: str) -> Ranker | None:
     manifest = storage.find_manifest(folder, STAGE)
-    name = f"{domain}.safetensors"
-    if manifest is None or name not in manifest.files:
+    if manifest is None or file not in manifest.files:
         return None
-    return Ranker.load(storage.check_file(folder, manifest, name))
+    return Ranker.load(storage.check_file(folder, manifest, file))
+
+
+def _file_of(domain: str) -> str:
+    return f"{domain}.safetensors"
 
 
 def ranker_input(folder: Path) -> dict[str, str]:
@@ -166,31 +181,42 @@ def ranker_input(folder: Path) -> dict[str, str]:
     return {} if manifest is None else {STAGE: manifest.fingerprint}
 
 
+class Learned(NamedTuple):
+    """What validation items taught."""
+
+    ranker: Ranker | None  # if it is worth it
+    facts: dict[str, Any]
+    for_others: Ranker | None = None  # one that does not hear the network, if the other is kept
+
+
 def learn_ranker(
     system: GenerativeSystem,
     vocabulary: Vocabulary,
     domain: CodedDomain,
     config: RankerConfig,
     exclude_seen: bool,
-) -> tuple[Ranker | None, dict[str, Any]]:
-    """A ranker if it is worth it, and what was found."""
+) -> Learned:
+    """A ranker for a domain from its validation items."""
     unwanted = config.networks == 0 or system.decoding.mixing is not None
     nobody = len(domain.split.validated) == 0
     if unwanted or nobody or not isinstance(system.search, MixedSearch):
-        return None, {"users": 0, "kept": False}
+        return Learned(None, {"users": 0, "kept": False})
     rounds = make_rounds(system, domain, config, exclude_seen)
     lessons = rounds[0]
     asked = int((lessons.target & lessons.known).any(dim=1).sum())
     facts: dict[str, Any] = {"users": len(lessons.target), "among_candidates": asked}
     if asked < FEWEST:
-        return None, {**facts, "kept": False}
+        return Learned(None, {**facts, "kept": False})
     ranker, unseen = fit_rounds(rounds, vocabulary, domain, config)
     mixture = _ndcg(lessons.signs[..., 0], lessons)  # the first sign is the mixture's score
     ranked = _ndcg(unseen, lessons)
     kept = ranked > LENIENCE * mixture
     # Of candidates alone, so these are not the figures of a search, but near them.
     facts |= {"ndcg@10 mixture": round(mixture, 5), "ndcg@10 ranked": round(ranked, 5)}
-    return ranker if kept else None, {**facts, "kept": kept}
+    if not kept:
+        return Learned(None, {**facts, "kept": False})
+    for_others, _ = fit_rounds([one.deaf() for one in rounds], vocabulary, domain, config)
+    return Learned(ranker, {**facts, "kept": True}, for_others)
 
 
 def make_rounds(

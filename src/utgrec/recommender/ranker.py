@@ -168,7 +168,10 @@ class Ranker(NamedTuple):
 
 
 def lent_ranker(rankers: Sequence[Ranker]) -> Ranker:
-    """The networks of some shops' rankers, of which each has its say, for a shop that has none."""
+    """The networks of some shops' rankers, of which each has its say, for a shop that has none.
+
+    They should be `deaf` to the recommender's network, which knows those shops better than others.
+    """
     mean, deviation, inner, bias, outer = (
         torch.cat([getattr(one, name) for one in rankers]) for name in Ranker._fields[:5]
     )
@@ -184,6 +187,12 @@ class Lessons(NamedTuple):
     found: Tensor  # (B, C), bool, where there is a candidate
     target: Tensor  # (B, C), bool, the item that was taken; nowhere if it is no candidate
     known: Tensor  # (B, C), bool, candidates that were taken in training; others teach nothing
+
+    def deaf(self) -> "Lessons":
+        """The same without what the network says: it is the same for all, so it is never heard."""
+        signs = self.signs.clone()
+        signs[..., OF_NETWORK] = 0.0
+        return self._replace(signs=signs)
 
 
 def fit_ranker(
