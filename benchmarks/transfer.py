@@ -81,7 +81,7 @@ def make_runs(
             made.setdefault(f"adapted {regime}", []).append(str(adapted))
             if regime == "zero-shot" and not options.codes_alone:
                 ranked = with_own_ranker(adapted, domain)
-                made.setdefault("zero-shot, own ranker", []).append(str(ranked))
+                made.setdefault("zero-shot + own ranker", []).append(str(ranked))
     return tuple(SystemPlan(name=name, runs=tuple(runs)) for name, runs in made.items())
 
 
