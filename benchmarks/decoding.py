@@ -378,6 +378,15 @@ def _many(call: Callable[[], Any]) -> None:
         call()
 
 
+def _kind(device: str) -> str:
+    """What sets a processor apart whose figures are not those of others, for the results."""
+    if device != "cpu":
+        return ""
+    if not multiplies_bf16(device):
+        return " without bfloat16"
+    return " with AMX" if torch.cpu.get_capabilities().get("amx_bf16", False) else ""
+
+
 def show(title: str, rows: list[dict[str, Any]]) -> None:
     """Print some rows as they come."""
     print(title)
@@ -438,8 +447,9 @@ def main() -> None:
     facts = {"began": began, "load_before": load, "load_after": os.getloadavg()[0]}
     facts["instructions"] = torch.backends.cpu.get_cpu_capability()
     entries = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    without = "" if "bfloat16" in bench.dtypes else " without bfloat16"
-    entry = entries.setdefault(f"{options.device}{without}, threads {options.threads}", {})
+    entry = entries.setdefault(
+        f"{options.device}{_kind(options.device)}, threads {options.threads}", {}
+    )
     entry |= {"machine": machine(), "settings": settings, **result}
     entry["measured"] = {**entry.get("measured", {}), **dict.fromkeys(options.parts, facts)}
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,16 @@ from torch import Tensor
 
 from utgrec.decoding.beam import Step
 from utgrec.decoding.choose import select_rows
-from utgrec.decoding.kernels import Kernels, LayerSizes, Matrix, Memory, Past, follow, make_kernels
+from utgrec.decoding.kernels import (
+    Attention,
+    Kernels,
+    LayerSizes,
+    Matrix,
+    Memory,
+    Past,
+    follow,
+    make_kernels,
+)
 from utgrec.errors import InputError
 from utgrec.recommender.histories import newest_codes
 from utgrec.recommender.vocabulary import PAD
@@ -38,10 +47,8 @@ class T5State(NamedTuple):
 class _Block(NamedTuple):
     """Weights of one layer. The scale of a norm is part of the matrix that reads it."""
 
-    attention: Matrix  # (3HA, M): queries, keys, values
-    output: Matrix  # (M, HA)
-    cross_query: Matrix | None  # (HA, M)
-    cross_output: Matrix | None  # (M, HA)
+    attention: Attention
+    cross: Attention | None  # over the history; of the decoder alone
     widen: Matrix  # (F, M)
     narrow: Matrix  # (M, F)
 
@@ -97,7 +104,7 @@ class LeanT5:
         ]
         # What the first layers make of a token is the same wherever it stands.
         self._encoder_first, self._decoder_first = (
-            self.kernels.project(self._embedding, stack[0].attention)
+            self.kernels.project(self._embedding, stack[0].attention.asks)
             for stack in (self._encoder, self._decoder)
         )  # (V, 3HA) each
         bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
@@ -119,7 +126,7 @@ class LeanT5:
     @torch.inference_mode()
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> T5State:
         """Encode histories. Shapes: input_ids (B, S), attention_mask (B, S), 1 = a token."""
-        users, kernels, inner = len(input_ids), self.kernels, self._inner
+        users, kernels = len(input_ids), self.kernels
         hidden = F.embedding(input_ids, self._embedding)  # (B, S, M), float32
         mixed = F.embedding(input_ids, self._encoder_first)  # (B, S, 3HA)
         bias, mask = self._bias_of_reading(input_ids.shape[1]), None
@@ -127,16 +134,10 @@ class LeanT5:
             mask = torch.zeros(attention_mask.shape, device=hidden.device)
             mask.masked_fill_(attention_mask == 0, torch.finfo(mask.dtype).min)
         for i, block in enumerate(self._encoder):
-            if i > 0:
-                mixed = kernels.project(hidden, block.attention)  # (B, S, 3HA)
-            read = kernels.attend(mixed[:, :, :inner], mixed[:, :, inner:], bias, mask)
-            kernels.add(hidden, read, block.output)
+            kernels.read(hidden, mixed if i == 0 else None, block.attention, bias, mask)
             kernels.feed_forward(hidden, block.widen, block.narrow)
-        memory = kernels.project(hidden, self._memory)  # (B, S, layers × 2HA)
         state = T5State(
-            memory=tuple(
-                kernels.remember(pairs) for pairs in torch.split(memory, 2 * inner, dim=2)
-            ),
+            memory=kernels.remember(hidden, self._memory, len(self._decoder)),
             mask=mask,
             past=(Past(),) * len(self._decoder),
             ancestors=(),
@@ -182,18 +183,13 @@ class LeanT5:
         past = []
         for i, (block, before) in enumerate(zip(self._decoder, state.past, strict=True)):
             if i > 0:
-                mixed = kernels.project(hidden, block.attention)  # (B, W, 3HA)
+                mixed = kernels.project(hidden, block.attention.asks)  # (B, W, 3HA)
             query, pair = mixed[:, :, :inner], mixed[:, :, inner:]
             read = kernels.attend_few(query, pair, before, rows, bias)  # (B, W, HA)
             past.append(before.grow(pair))
-            kernels.add(hidden, read, block.output)
-            assert block.cross_query is not None and block.cross_output is not None
-            asked = kernels.project(hidden, block.cross_query)  # (B, W, HA)
-            kernels.add(
-                hidden,
-                kernels.attend(asked, state.memory[i], None, state.mask),
-                block.cross_output,
-            )
+            kernels.add(hidden, read, block.attention.output)
+            assert block.cross is not None
+            kernels.ask(hidden, block.cross, state.memory[i], state.mask)
             kernels.feed_forward(hidden, block.widen, block.narrow)
         return hidden, state._replace(past=tuple(past), ancestors=rows)
 
@@ -210,10 +206,12 @@ class LeanT5:
 
         decoder = stack == "decoder"
         return _Block(
-            attention=scaled(0, *(f"SelfAttention.{name}" for name in "qkv")),
-            output=plain(0, "SelfAttention.o"),
-            cross_query=scaled(1, "EncDecAttention.q") if decoder else None,
-            cross_output=plain(1, "EncDecAttention.o") if decoder else None,
+            attention=Attention(
+                scaled(0, *(f"SelfAttention.{name}" for name in "qkv")), plain(0, "SelfAttention.o")
+            ),
+            cross=Attention(scaled(1, "EncDecAttention.q"), plain(1, "EncDecAttention.o"))
+            if decoder
+            else None,
             widen=scaled(feed, "DenseReluDense.wi"),
             narrow=plain(feed, "DenseReluDense.wo"),
         )

@@ -6,6 +6,7 @@ import torch
 
 from utgrec.decoding.item_table import NOTHING, PANEL, Panels
 from utgrec.decoding.kernels import (
+    Attention,
     LayerSizes,
     NativeKernels,
     Past,
@@ -89,8 +90,38 @@ def test_attention_is_torchs(dtype, sizes, length):
         for masked in (None, mask):
             theirs = both.torch.attend(asked, pairs, bias, masked)
             both.close(both.native.attend(asked, pairs, bias, masked), theirs)
-            kept = both.native.remember(pairs)
-            both.close(both.native.attend(asked, kept, bias, masked), theirs)
+
+
+@pytest.mark.parametrize("length", [1, 15, 62, 130])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_whole_attentions_are_torchs(dtype, sizes, length):
+    """Of a history over itself, and of beams over a history, for more users than pass at once."""
+    width, heads, head_width, _ = sizes
+    both, inner, users = Pair(dtype, heads), heads * head_width, 7
+    hidden = torch.randn(users, length, width)
+    mixed, asked = (
+        torch.randn(n * inner, width) * (width * head_width**0.5) ** -0.5 for n in (3, 1)
+    )
+    output, pairs = torch.randn(width, inner) * inner**-0.5, torch.randn(6 * inner, width)
+    bias, mask = torch.randn(1, heads, length, length), torch.zeros(users, length)
+    mask[1, : length // 2] = torch.finfo(torch.float32).min
+    beams = torch.randn(users, 50, width)
+    found = []
+    for kernels in (both.native, both.torch):
+        itself = Attention(kernels.matrix(mixed), kernels.matrix(output))
+        across = Attention(kernels.matrix(asked), kernels.matrix(output))
+        states = []
+        for masked in (None, mask):
+            made, looked_up, read = hidden.clone(), hidden.clone(), beams.clone()
+            kernels.read(made, None, itself, bias, masked)
+            kernels.read(looked_up, kernels.project(hidden, itself.asks), itself, bias, masked)
+            memories = kernels.remember(hidden, kernels.matrix(pairs * width**-0.5), layers=3)
+            for memory in memories:
+                kernels.ask(read, across, memory, masked)
+            states += [made, looked_up, read]
+        found.append(states)
+    for ours, theirs in zip(*found, strict=True):
+        both.close(ours, theirs)
 
 
 @pytest.mark.parametrize("alike", [0, 1, 4])

@@ -4,11 +4,19 @@ from typing import NamedTuple
 
 import torch
 
-from utgrec.decoding.kernels.contract import Kernels, Matrix, Memory, Past, follow
+from utgrec.decoding.kernels.contract import (
+    Attention,
+    Kernels,
+    Matrix,
+    Memory,
+    Past,
+    follow,
+)
 from utgrec.decoding.kernels.native import NativeKernels, find_functions, fits
 from utgrec.decoding.kernels.plain import TorchKernels
 
 __all__ = [
+    "Attention",
     "Kernels",
     "LayerSizes",
     "Matrix",

@@ -23,7 +23,10 @@ from utgrec import storage
 log = logging.getLogger(__name__)
 SOURCES = [
     Path(__file__).with_name(name)
-    for name in ("kernels.cpp", "lanes.h", "lanes512.h", "lanes256.h")
+    for name in (
+        *("kernels.cpp", "attention.h", "products.h"),
+        *("tiles.h", "lanes.h", "lanes512.h", "lanes256.h"),
+    )
 ]
 OPTIONS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 COMPILERS = ("g++", "clang++")

@@ -21,6 +21,13 @@ class Matrix(NamedTuple):
     outputs: int  # N
 
 
+class Attention(NamedTuple):
+    """The matrices of one attention."""
+
+    asks: Matrix  # (3HA, M): queries, keys, values; or (HA, M): queries of what is remembered
+    output: Matrix  # (M, HA)
+
+
 class Memory(NamedTuple):
     """Keys and values of S positions per user, in the form that their kernels read."""
 
@@ -65,18 +72,34 @@ class Kernels(Protocol):
     def log_probs(self, hidden: Tensor, matrix: Matrix, first: int, count: int) -> Tensor:
         """Normalise, score all tokens, and cut. (B, W, M) → (B, W, count), float32"""
 
-    def remember(self, pairs: Tensor) -> Memory:
-        """Keys and values (B, S, 2HA), neighbours in memory but for equal steps between rows."""
+    def read(
+        self,
+        hidden: Tensor,
+        mixed: Tensor | None,
+        layer: Attention,
+        bias: Tensor,
+        mask: Tensor | None,
+    ) -> None:
+        """Add what every position reads of all of its user, in place.
+
+        Shapes: hidden (B, S, M); mixed (B, S, 3HA), what `project` makes of it, where that is
+            known; bias (1, H, S, S), float32, and mask (B, S) as in `attend`.
+        """
+
+    def remember(self, hidden: Tensor, matrix: Matrix, layers: int) -> tuple[Memory, ...]:
+        """Keys and values of every layer. (B, S, M), a matrix (layers × 2HA, M)"""
+
+    def ask(self, hidden: Tensor, layer: Attention, memory: Memory, mask: Tensor | None) -> None:
+        """Add what every beam reads of its user's memory, in place. (B, W, M), mask (B, S)"""
 
     def attend(
-        self, query: Tensor, memory: Memory | Tensor, bias: Tensor | None, mask: Tensor | None
+        self, query: Tensor, pairs: Tensor, bias: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """Attention without a scale; the softmax is in float32.
 
-        What is read once need not be remembered: `memory` may be what `remember` takes.
-
-        Shapes: query (B, X, HA), bias (1 or B, H, X, S), float32, mask (B, S), float32 and added
-            to all scores → (B, X, HA).
+        Shapes: query (B, X, HA), pairs (B, S, 2HA), both neighbours in memory but for equal steps
+            between rows, bias (1 or B, H, X, S), float32, mask (B, S), float32 and added to all
+            scores → (B, X, HA).
         """
 
     def attend_few(

@@ -35,14 +35,10 @@ Lanes rounded(Lanes x) {
   constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   return {_mm256_round_ps(x.low, nearest), _mm256_round_ps(x.high, nearest)};
 }
-// x · 2^n, for whole n from -252 to 252: in two halves, as 2^n alone may be too small for a float.
+// x · 2^n, for whole n from -126 to 127.
 __m256 doubled(__m256 x, __m256 n) {
-  const __m256i whole = _mm256_cvtps_epi32(n), first = _mm256_srai_epi32(whole, 1);
-  const auto power = [](__m256i n) {
-    return _mm256_castsi256_ps(
-        _mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
-  };
-  return _mm256_mul_ps(_mm256_mul_ps(x, power(first)), power(_mm256_sub_epi32(whole, first)));
+  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
 }
 Lanes doubled(Lanes x, Lanes n) { return {doubled(x.low, n.low), doubled(x.high, n.high)}; }
 float total(Lanes x) {
@@ -67,10 +63,21 @@ Lanes pick(unsigned bits, Lanes x, Lanes y) {
   return {pick(bits, x.low, y.low), pick(bits >> 8, x.high, y.high)};
 }
 
+// As many bits as there are numbers, at most 16.
+unsigned ones(long count) { return (1u << std::clamp(count, 0L, 16L)) - 1; }
+
 Lanes load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 void store(float* p, Lanes x) {
   _mm256_storeu_ps(p, x.low);
   _mm256_storeu_ps(p + 8, x.high);
+}
+// The first numbers, and zeros.
+Lanes load_some(const float* p, long count) {
+  const __m256i each = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const auto there = [&](long from) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(std::clamp(count - from, 0L, 8L))), each);
+  };
+  return {_mm256_maskload_ps(p, there(0)), _mm256_maskload_ps(p + 8, there(8))};
 }
 
 Lanes multiply(Lanes sum, const float* x, const float* panel) {

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -24,11 +25,17 @@ Lanes rounded(Lanes x) { return _mm512_roundscale_ps(x, 0); }
 Lanes doubled(Lanes x, Lanes n) { return _mm512_scalef_ps(x, n); }  // x · 2^n
 float total(Lanes x) { return _mm512_reduce_add_ps(x); }
 float largest_of(Lanes x) { return _mm512_reduce_max_ps(x); }
+// As many bits as there are numbers, at most 16.
+unsigned ones(long count) { return (1u << std::clamp(count, 0L, 16L)) - 1; }
 // x where a bit is set, else y.
 Lanes pick(unsigned bits, Lanes x, Lanes y) { return _mm512_mask_mov_ps(y, __mmask16(bits), x); }
 
 Lanes load(const float* p) { return _mm512_loadu_ps(p); }
 void store(float* p, Lanes x) { _mm512_storeu_ps(p, x); }
+// The first numbers, and zeros.
+Lanes load_some(const float* p, long count) {
+  return _mm512_maskz_loadu_ps(__mmask16(ones(count)), p);
+}
 
 Lanes multiply(Lanes sum, const float* x, const float* panel) {
   return _mm512_fmadd_ps(_mm512_set1_ps(*x), _mm512_loadu_ps(panel), sum);
@@ -42,6 +49,10 @@ Lanes load(const bf16* p) {
 void store(bf16* p, Lanes x) {
   const __m256bh half = _mm512_cvtneps_pbh(x);  // to the nearest, ties to even, as torch does
   std::memcpy(p, &half, 32);
+}
+// Sixteen sums more of two products each.
+Lanes fused_pairs(const bf16* x, const bf16* y, Lanes sum) {
+  return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_loadu_si512(x), (__m512bh)_mm512_loadu_si512(y));
 }
 Lanes multiply(Lanes sum, const bf16* x, const bf16* panel) {
   int pair;

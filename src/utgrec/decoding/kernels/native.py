@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from utgrec.decoding.kernels.build import open_library
-from utgrec.decoding.kernels.contract import Matrix, Memory, Past
+from utgrec.decoding.kernels.contract import Attention, Matrix, Memory, Past
 
 _LANES = 16  # as in kernels.cpp
+_KEPT_BYTES = 31 * 2**20  # glibc does not learn from a block beyond 32 MB
 _WORD, _PLACE, _FLOAT = ctypes.c_long, ctypes.c_void_p, ctypes.c_float
 
 
@@ -34,7 +35,12 @@ KERNELS: dict[str, tuple[Any, ...]] = {
     "add": (_PLACE, _WORD, _WORD, _PLACE, _WORD, _PLACE),
     "feed_forward": (_PLACE, _WORD, _WORD, _FLOAT, _PLACE, _PLACE, _WORD),
     "log_probs": (_PLACE, _WORD, _WORD, _FLOAT, _PLACE, _WORD, _WORD, _WORD, _PLACE),
-    "pack": (_PLACE, *[_WORD] * 5, _PLACE),
+    "remember": (*(_PLACE, *[_WORD] * 3, _FLOAT, _PLACE, *[_WORD] * 3, ctypes.POINTER(_PLACE)),),
+    "read": (
+        *(_PLACE, _PLACE, *[_WORD] * 3, _FLOAT, _PLACE, _PLACE, _PLACE, _WORD, _WORD),
+        *(_PLACE, _WORD, _WORD),
+    ),
+    "ask": (*(_PLACE, *[_WORD] * 3, _FLOAT, _PLACE, _PLACE, _WORD, _PLACE, _WORD, _WORD, _PLACE),),
     "attend": (_PLACE, _WORD, _PLACE, _WORD, _PLACE, *[_WORD] * 3, _PLACE, *[_WORD] * 5, _PLACE),
     "attend_few": (
         *(_PLACE, _WORD, ctypes.POINTER(_Token), _WORD, _PLACE, _WORD, _PLACE),
@@ -53,7 +59,9 @@ class Functions(NamedTuple):
     add: Callable[..., None]
     feed_forward: Callable[..., None]
     log_probs: Callable[..., None]
-    pack: Callable[..., None]
+    remember: Callable[..., None]
+    read: Callable[..., None]
+    ask: Callable[..., None]
     attend: Callable[..., None]
     attend_few: Callable[..., None]
     rank: Callable[..., None]
@@ -99,6 +107,17 @@ def _step(values: Tensor) -> int:
     return step
 
 
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep what a search frees for the next one.
+
+    Its default is to give pieces of some 100 KB back to the system at once, which then has to clear
+    and map them again: a fifth of the time of a search. glibc learns from the largest block that
+    was freed, up to 32 MB, how much to keep; other libraries take this for what it is.
+    """
+    torch.empty(_KEPT_BYTES, dtype=torch.uint8)
+
+
 class NativeKernels:
     """See `Kernels`. All widths must fit (`fits`), except the number of token ids."""
 
@@ -107,6 +126,7 @@ class NativeKernels:
     ) -> None:
         self.dtype, self._heads, self._epsilon = dtype, heads, epsilon
         self._call = functions
+        _keep_freed_memory()
 
     def matrix(self, weight: Tensor, *, scores: bool = False) -> Matrix:
         """See `Kernels`: panels (N / P, K / G, P, G), with G numbers in four bytes."""
@@ -174,27 +194,85 @@ class NativeKernels:
         )
         return out
 
-    def remember(self, pairs: Tensor) -> Memory:
-        """See `Kernels`: one tensor of panels, (B, H × numbers of a head)."""
-        users, length, both = pairs.shape
-        width = both // 2 // self._heads
-        across = _up(length, self._call.panel) * width
-        down = _up(length, _LANES) * _up(width, self._call.panel)
-        out = torch.empty(users, self._heads * (across + down), dtype=self.dtype)
-        self._call.pack(
-            pairs.data_ptr(), users, length, _step(pairs), self._heads, width, out.data_ptr()
+    def read(
+        self,
+        hidden: Tensor,
+        mixed: Tensor | None,
+        layer: Attention,
+        bias: Tensor,
+        mask: Tensor | None,
+    ) -> None:
+        """See `Kernels`."""
+        users, length, width = hidden.shape
+        assert hidden.is_contiguous() and (mixed is None or mixed.is_contiguous())
+        assert bias.stride(3) == 1 and bias.dtype == torch.float32 and len(bias) == 1
+        assert mask is None or mask.is_contiguous()
+        self._call.read(
+            hidden.data_ptr(),
+            None if mixed is None else mixed.data_ptr(),
+            users,
+            length,
+            width,
+            self._epsilon,
+            layer.asks.numbers.data_ptr(),
+            layer.output.numbers.data_ptr(),
+            bias.data_ptr(),
+            bias.stride(1),
+            bias.stride(2),
+            None if mask is None else mask.data_ptr(),
+            self._heads,
+            layer.asks.outputs // 3 // self._heads,
         )
-        return Memory((out,), length)
+
+    def remember(self, hidden: Tensor, matrix: Matrix, layers: int) -> tuple[Memory, ...]:
+        """See `Kernels`: of each layer one tensor of panels, (B, H × numbers of a head)."""
+        users, length, width = hidden.shape
+        assert hidden.is_contiguous()
+        head = matrix.outputs // layers // 2 // self._heads
+        across = _up(length, self._call.panel) * head
+        down = _up(length, _LANES * 4 // self.dtype.itemsize) * _up(head, self._call.panel)
+        kept = [
+            torch.empty(users, self._heads * (across + down), dtype=self.dtype)
+            for _ in range(layers)
+        ]
+        self._call.remember(
+            hidden.data_ptr(),
+            users,
+            length,
+            width,
+            self._epsilon,
+            matrix.numbers.data_ptr(),
+            layers,
+            self._heads,
+            head,
+            (_PLACE * layers)(*(one.data_ptr() for one in kept)),
+        )
+        return tuple(Memory((one,), length) for one in kept)
+
+    def ask(self, hidden: Tensor, layer: Attention, memory: Memory, mask: Tensor | None) -> None:
+        """See `Kernels`."""
+        users, beams, width = hidden.shape
+        assert hidden.is_contiguous() and (mask is None or mask.is_contiguous())
+        self._call.ask(
+            hidden.data_ptr(),
+            users,
+            beams,
+            width,
+            self._epsilon,
+            layer.asks.numbers.data_ptr(),
+            memory.parts[0].data_ptr(),
+            memory.length,
+            None if mask is None else mask.data_ptr(),
+            self._heads,
+            layer.asks.outputs // self._heads,
+            layer.output.numbers.data_ptr(),
+        )
 
     def attend(
-        self, query: Tensor, memory: Memory | Tensor, bias: Tensor | None, mask: Tensor | None
+        self, query: Tensor, pairs: Tensor, bias: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """See `Kernels`."""
         users, queries, inner = query.shape
-        if isinstance(memory, Tensor):
-            kept, between, length = memory, _step(memory), memory.shape[1]
-        else:
-            kept, between, length = memory.parts[0], 0, memory.length
         steps = (0, 0, 0)
         if bias is not None:
             assert bias.stride(3) == 1 and bias.dtype == torch.float32
@@ -204,15 +282,15 @@ class NativeKernels:
         self._call.attend(
             query.data_ptr(),
             _step(query),
-            kept.data_ptr(),
-            between,
+            pairs.data_ptr(),
+            _step(pairs),
             None if bias is None else bias.data_ptr(),
             *steps,
             None if mask is None else mask.data_ptr(),
             users,
             self._heads,
             queries,
-            length,
+            pairs.shape[1],
             inner // self._heads,
             out.data_ptr(),
         )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utgrec.decoding.kernels.contract import Matrix, Memory, Past
+from utgrec.decoding.kernels.contract import Attention, Matrix, Memory, Past
 
 
 class TorchKernels:
@@ -38,18 +38,40 @@ class TorchKernels:
         logits = F.linear(self._normed(hidden), matrix.numbers)  # (B, W, V)
         return logits.log_softmax(dim=2)[:, :, first : first + count]
 
-    def remember(self, pairs: Tensor) -> Memory:
+    def read(
+        self,
+        hidden: Tensor,
+        mixed: Tensor | None,
+        layer: Attention,
+        bias: Tensor,
+        mask: Tensor | None,
+    ) -> None:
         """See `Kernels`."""
-        users, length, _ = pairs.shape
-        heads = pairs.view(users, length, 2, self._heads, -1).permute(2, 0, 3, 1, 4)
-        return Memory(heads.contiguous().unbind(0), length)  # two times (B, H, S, A)
+        mixed = self.project(hidden, layer.asks) if mixed is None else mixed
+        inner = mixed.shape[2] // 3
+        query, pairs = mixed[:, :, :inner], mixed[:, :, inner:]
+        self.add(hidden, self.attend(query, pairs, bias, mask), layer.output)
+
+    def remember(self, hidden: Tensor, matrix: Matrix, layers: int) -> tuple[Memory, ...]:
+        """See `Kernels`."""
+        made = self.project(hidden, matrix).chunk(layers, dim=2)
+        return tuple(self._by_head(pairs) for pairs in made)
+
+    def ask(self, hidden: Tensor, layer: Attention, memory: Memory, mask: Tensor | None) -> None:
+        """See `Kernels`."""
+        asked = self.project(hidden, layer.asks)
+        self.add(hidden, self._attend(asked, memory, None, mask), layer.output)
 
     def attend(
-        self, query: Tensor, memory: Memory | Tensor, bias: Tensor | None, mask: Tensor | None
+        self, query: Tensor, pairs: Tensor, bias: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """See `Kernels`."""
+        return self._attend(query, self._by_head(pairs), bias, mask)
+
+    def _attend(
+        self, query: Tensor, memory: Memory, bias: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         users, queries, _ = query.shape
-        memory = self.remember(memory) if isinstance(memory, Tensor) else memory
         keys, values = memory.parts
         asked = query.view(users, queries, self._heads, -1).transpose(1, 2)  # (B, H, X, A)
         scores = asked @ keys.transpose(2, 3)  # (B, H, X, S)
@@ -75,7 +97,7 @@ class TorchKernels:
         own.append(pair.reshape(shape))
         asked = query.view(users, beams, self._heads, -1)  # (B, W, H, A)
         scores = [(asked * one[:, :, 0]).sum(dim=-1)[None] for one in own]  # each (1, B, W, H)
-        alike = None if past.shared is None else self.remember(past.shared)
+        alike = None if past.shared is None else self._by_head(past.shared)
         if alike is not None:
             product = asked.transpose(1, 2) @ alike.parts[0].transpose(2, 3)  # (B, H, W, P)
             scores.insert(0, product.permute(3, 0, 2, 1))
@@ -90,6 +112,12 @@ class TorchKernels:
         if alike is not None:
             read += (shares[:first].permute(1, 3, 2, 0) @ alike.parts[1]).transpose(1, 2)
         return read.flatten(2)
+
+    def _by_head(self, pairs: Tensor) -> Memory:
+        """Keys and values, two times (B, H, S, A). (B, S, 2HA)"""
+        users, length, _ = pairs.shape
+        heads = pairs.view(users, length, 2, self._heads, -1).permute(2, 0, 3, 1, 4)
+        return Memory(heads.contiguous().unbind(0), length)
 
     def _normed(self, hidden: Tensor) -> Tensor:
         """Divide by the root mean square. (…, M) → (…, M)"""
