@@ -94,14 +94,14 @@ class BeamSearch(Generic[State]):
         *,
         chunk: int | None = None,
     ) -> None:
-        """`chunk` users are decoded together: on a CPU 16, which its caches hold, on a GPU 1024.
+        """`chunk` users are decoded together: on a CPU 32, which its caches hold, on a GPU 1024.
 
         On a CPU with several threads (`torch.get_num_threads`), each takes chunks of its own.
 
         Raises:
             InputError: the trie's codes do not fit the vocabulary, or `chunk` is not positive.
         """
-        chunk = (16 if trie.device.type == "cpu" else 1024) if chunk is None else chunk
+        chunk = (32 if trie.device.type == "cpu" else 1024) if chunk is None else chunk
         largest = tuple(int(level.codes.max()) for level in trie.levels)
         sizes = vocabulary.code_sizes
         if len(largest) != len(sizes) or any(map(int.__ge__, largest, sizes)):
