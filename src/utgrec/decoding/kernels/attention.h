@@ -96,7 +96,7 @@ void attend(const T* query, long query_stride, const T* pairs, long stride, cons
 struct Together {
   long users, rows;
   explicit Together(long each)
-      : users(std::max(1L, kTogether / each)), rows(padded(users * each, 16)) {}
+      : users(std::max(1L, kTogether / std::max(1L, each))), rows(padded(users * each, 16)) {}
 };
 
 // hidden += output · (attention of every position over all of its user). Queries, keys and values
