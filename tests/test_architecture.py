@@ -94,6 +94,7 @@ PUBLIC = {
         "read_new_words",
     },
     "utgrec.decoding.kernels": {
+        "Attention",
         "Kernels",
         "LayerSizes",
         "Matrix",
