@@ -140,9 +140,10 @@ def main() -> None:
     )
     out = work / "comparison"
     compare(plan, out)
+    name = f"transfer_{work.name}{'_codes' if arguments.codes_alone else ''}"
+    name += f"_{Path(arguments.backbone).name}" if arguments.backbone else ""
     for kind in ("md", "json"):
-        name = f"transfer_{work.name}{'_codes' if arguments.codes_alone else ''}.{kind}"
-        shutil.copy(out / f"comparison.{kind}", RESULTS / name)
+        shutil.copy(out / f"comparison.{kind}", RESULTS / f"{name}.{kind}")
 
 
 if __name__ == "__main__":
