@@ -18,8 +18,9 @@
 
 namespace {
 
-constexpr long kFew = 4;     // users for whom `rank` takes items one by one
 constexpr long kItems = 64;  // items that `rank` gives one answer for
+constexpr long kFew = 4;     // users for whom `rank` takes items one by one
+
 // Of each 64 items, and each user: the largest product of what is asked and an item's vector, and the
 // sum of e^(product - largest). Items whose bit is not set do not count. For many users vectors are
 // packed on the way; for few that would take longer than to multiply them one by one.

@@ -15,8 +15,8 @@ namespace {
 template <class T> constexpr long kGroup = sizeof(T) == 4 ? 1 : 2;
 
 // e to the power of x ≤ 0, to about 1e-7 of itself: 2^n times a polynomial on ±ln 2 / 2. Below -80
-// it stays what it is there, 1.8e-35, for numbers so small that they are stored without an exponent
-// cost a hundred cycles each on some processors, and beside 1 it is nothing.
+// it stays what it is there, 1.8e-35, for some processors stop for each number so small that it is
+// stored without an exponent, and beside 1 it is nothing.
 Lanes exponential(Lanes x) {
   x = larger(spread(-80.0f), x);  // in this order NaN stays NaN
   const Lanes n = rounded(times(x, spread(1.44269504f)));

@@ -112,8 +112,8 @@ def _keep_freed_memory() -> None:
     """Let the C library keep what a search frees for the next one.
 
     Its default is to give pieces of some 100 KB back to the system at once, which then has to clear
-    and map them again: a fifth of the time of a search. glibc learns from the largest block that
-    was freed, up to 32 MB, how much to keep; other libraries take this for what it is.
+    and map them again. glibc learns from the largest block that was freed, up to 32 MB, how much to
+    keep; to other libraries this is a block like any other.
     """
     torch.empty(_KEPT_BYTES, dtype=torch.uint8)
 

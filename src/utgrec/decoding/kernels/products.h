@@ -96,8 +96,8 @@ void product(const T* x, long rows, long there, long stride, const T* matrix, lo
 
 // hidden += x · matrixᵀ.
 template <class T>
-void add_product(const T* x, long rows, long there, long stride, const T* matrix, long depth, long outputs,
-                 float* hidden) {
+void add_product(const T* x, long rows, long there, long stride, const T* matrix, long depth,
+                 long outputs, float* hidden) {
   for (long first = 0; first < outputs; first += kPanel, matrix += kPanel * depth)
     for (long begin = 0; begin < depth; begin += kDepth)
       rows_by_panel(x + begin, rows, there, stride, matrix + begin * kPanel,
